@@ -1,0 +1,213 @@
+"""One client request as the policies know it, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from gateway.errors import Dialect, GatewayError, Header
+from gateway.state.store import Grant, Limit
+from gateway.usage import Estimate, Usage
+
+if TYPE_CHECKING:
+    from gateway.clients import Client, Key
+    from gateway.records.rows import AttemptRow
+    from gateway.routes import Route
+    from gateway.targets import Target
+
+OutcomeKind = Literal["served", "answered", "refused", "failed", "gone"]
+
+
+@dataclass(slots=True)
+class Facts:
+    """What admission needs of a request's body; read once, by the provider kind that will serve it."""
+
+    model: str | None = None
+    stream: bool = False
+    max_tokens: int | None = None
+    n: int = 1
+    prompt_bytes: int = 0  # of the whole body: at least as many as its tokens
+    asked_usage: bool = False  # the client itself asked for the usage chunk of a stream
+    unbounded: bool = False  # hosted tools, previous_response_id, audio: no worst case can be computed
+    units: dict[str, int] = field(default_factory=dict)  # known before sending: images by size, characters, inputs
+    object_ids: tuple[str, ...] = ()  # provider objects the body names; must belong to the caller's org
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer made here instead of upstream (a cache hit, a list of models)."""
+
+    status: int
+    headers: list[Header]
+    body: bytes | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Lacking this need refuses the call with `error(message, retry_after_s=..., policy=...)`."""
+
+    error: type[GatewayError]
+    what: str  # "requests a minute of client acme": goes into the message
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Lacking this need makes the call wait in the scheduler; refused with `error` where none is running."""
+
+    error: type[GatewayError]
+    what: str
+
+
+AmountOf = Callable[["Call", "Target"], int]
+SettleOf = Callable[["Call", "Outcome"], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """How much of one limit a call takes at worst, how its outcome settles that, and what lacking it means.
+
+    `amount` may depend on the target, so it is resolved at the reservation and again at failover. `settle` None keeps
+    what was reserved (a request is a request). Needs without a closure over the call are built once and shared.
+    """
+
+    limit: Limit
+    amount: int | AmountOf
+    lacking: Refuse | Wait
+    settle: SettleOf | None = None
+    even_if_cached: bool = False
+    policy: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a call ended; what a policy gets after its `yield`, exactly once.
+
+    served: a complete answer went out. answered: `call.answer` ended it. refused: by us. failed: upstream did.
+    gone: the client left. `complete` says that the answer is whole and a success (2xx): the only kind to cache.
+    """
+
+    kind: OutcomeKind
+    status: int
+    usage: Usage
+    cost_pusd: int = 0
+    complete: bool = False
+    error: GatewayError | None = None
+    target: Target | None = None
+    body: bytes | None = None  # only if tapped, and within the tap's bound
+    headers: list[Header] = field(default_factory=list)
+    attempted: bool = False  # an upstream may have seen it
+
+
+class Call:
+    """One request of one client. Policies read it, refuse by raising, and write only through its methods,
+    `targets`, `facts` and `reply_headers`."""
+
+    __slots__ = (
+        "_taps",
+        "attempts",
+        "body",
+        "client",
+        "dialect",
+        "facts",
+        "grant",
+        "headers",
+        "hold",
+        "id",
+        "json",
+        "key",
+        "marks",
+        "method",
+        "needs",
+        "notes",
+        "path",
+        "peer",
+        "pending",
+        "query",
+        "raw_headers",
+        "reply",
+        "reply_headers",
+        "reserved",
+        "route",
+        "started_ns",
+        "started_wall_ns",
+        "targets",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        route: Route,
+        dialect: Dialect,
+        method: str,
+        path: bytes,
+        query: bytes,
+        raw_headers: list[Header],
+        started_ns: int,
+        started_wall_ns: int,
+        peer: str = "",
+    ) -> None:
+        self.id = id  # UUIDv7; the x-request-id of the answer
+        self.route = route
+        self.dialect = dialect
+        self.method = method
+        self.path = path  # canonical; what is decided on is what is forwarded
+        self.query = query
+        self.raw_headers = raw_headers
+        self.headers = dict(raw_headers)  # lower-case names; the last of duplicates
+        self.started_ns = started_ns
+        self.started_wall_ns = started_wall_ns
+        self.peer = peer
+        self.body: bytes | None = None  # None: not buffered (multipart, uploads)
+        self.json: Any = None  # the parsed body of JSON routes, or None
+        self.facts = Facts()
+        self.client: Client = None  # type: ignore[assignment]  # set by identity, the first policy
+        self.key: Key = None  # type: ignore[assignment]  # the same
+        self.worker = ""  # name, on worker routes
+        self.targets: list[Target] = []
+        self.needs: list[Need] = []
+        self.reply: Reply | None = None
+        self.reply_headers: list[Header] = []
+        self.notes: dict[str, Any] = {}  # a policy's own remarks: go to the log line and the record
+        self.marks: list[str] = []  # what observing policies would have done
+        self.attempts: list[AttemptRow] = []
+        self.hold = ""
+        self.reserved: list[Need] = []  # what the grant holds, in order
+        self.grant: Grant | None = None
+        self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
+        self._taps = 0
+
+    def need(
+        self,
+        limit: Limit,
+        amount: int | AmountOf,
+        *,
+        lacking: Refuse | Wait,
+        settle: SettleOf | None = None,
+        even_if_cached: bool = False,
+    ) -> None:
+        """Declares what this call takes of a limit; the pipeline reserves all needs at once."""
+        self.needs.append(Need(limit, amount, lacking, settle, even_if_cached))
+
+    def answer(self, reply: Reply) -> None:
+        """Ends the descent with an answer made here."""
+        self.reply = reply
+
+    def tap(self, max_bytes: int) -> None:
+        """Asks for the reply's body in the Outcome, if it is no longer than this. Without taps nothing is copied."""
+        self._taps = max(self._taps, max_bytes)
+
+    @property
+    def tapped(self) -> int:
+        """Bytes of the reply's body that somebody wants to see afterwards; 0: nobody."""
+        return self._taps
+
+    def header(self, name: bytes) -> bytes | None:
+        """A request header by its lower-case name."""
+        return self.headers.get(name)
+
+    def estimate(self, target: Target) -> Estimate:
+        """Worst case of this call on that target."""
+        return target.estimate(self.facts)

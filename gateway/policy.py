@@ -1,0 +1,125 @@
+"""The Policy contract, the loader by name, and the check of their order."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from gateway.call import Call, Outcome
+
+if TYPE_CHECKING:
+    from gateway.clock import Clock
+    from gateway.directory import Directory
+    from gateway.events import Events
+    from gateway.metrics import Metrics
+    from gateway.prices import Prices
+    from gateway.state.store import Store
+
+Mode = Literal["enforce", "observe"]
+Applied = None | Awaitable[None] | AsyncGenerator[None, Outcome]
+
+
+class Gate(Protocol):
+    """What a policy is given at start-up; nothing else of the gateway is its business."""
+
+    store: Store
+    clock: Clock
+    prices: Prices
+    metrics: Metrics
+    events: Events
+    directory: Directory
+    time_zone: str
+
+
+@dataclass
+class Policy:
+    """One rule. Its fields are its settings ([policy.NAME] in gateway.toml); `apply` decides, read top to bottom.
+
+    `apply` may be a plain function or a coroutine (it only decides), or an async generator (what follows its one
+    `yield` gets the Outcome, exactly once, in reverse order). It refuses by raising a GatewayError.
+    """
+
+    name: ClassVar[str] = ""  # by default the module's name
+    after: ClassVar[tuple[str, ...]] = ()  # policies that must stand earlier in the list
+    fail_open: ClassVar[bool] = False  # True: an unexpected error of this policy lets the call pass
+    always_enforce: ClassVar[bool] = False  # identity: observing it would let strangers in
+
+    mode: Mode = field(default="enforce", kw_only=True)
+
+    def provide(self, gate: Gate) -> None:
+        """Once, before the first call: fetch what is needed, precompute what can be."""
+
+    def apply(self, call: Call) -> Applied:
+        """Decides on one call."""
+        raise NotImplementedError(f"{type(self).__name__}.apply")
+
+
+class PolicyError(ValueError):
+    """A policy that can't be loaded or stands in the wrong place; `policy` and `key` name where."""
+
+    def __init__(self, message: str, policy: str, key: str = "") -> None:
+        super().__init__(message)
+        self.policy = policy
+        self.key = key
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class behind a name: `policies/NAME.py`, or "package.module:Class" for one's own."""
+    module_name, _, class_name = name.partition(":")
+    if not class_name and "." not in module_name:
+        module_name = f"policies.{module_name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise PolicyError(f"there is no policy {name!r}", name) from None
+    found = [getattr(module, class_name, None)] if class_name else vars(module).values()
+    for candidate in found:
+        if isinstance(candidate, type) and issubclass(candidate, Policy) and candidate.__module__ == module.__name__:
+            if not candidate.name:
+                candidate.name = module_name.rpartition(".")[2]
+            return candidate
+    raise PolicyError(f"module {module_name} defines no policy", name)
+
+
+def known_settings(cls: type[Policy]) -> list[str]:
+    """The names that [policy.NAME] may hold."""
+    return [f.name for f in fields(cls) if f.init]
+
+
+def build(name: str, settings: dict[str, Any]) -> Policy:
+    """A policy with its settings checked against its fields' types."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.dataclasses import dataclass as checked
+
+    cls = policy_class(name)
+    unknown = [key for key in settings if key not in known_settings(cls)]
+    if unknown:
+        raise PolicyError(f"unknown setting {unknown[0]!r}", name, unknown[0])
+    try:
+        TypeAdapter(checked(cls, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))).validate_python(
+            settings
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PolicyError(f"{first['msg']}, found {first['input']!r}", name, ".".join(map(str, first["loc"]))) from None
+    policy = cls(**settings)
+    if cls.always_enforce and policy.mode == "observe":
+        raise PolicyError("this policy always enforces: without it nobody is told apart", name, "mode")
+    return policy
+
+
+def check_order(policies: Sequence[Policy]) -> None:
+    """Every name in a policy's `after` that is in the list must stand before it."""
+    names = [p.name for p in policies]
+    for index, policy in enumerate(policies):
+        if policy.name in names[:index]:
+            raise PolicyError(f"{policy.name!r} stands twice in the list", policy.name)
+        for earlier in policy.after:
+            if earlier in names[index:]:
+                raise PolicyError(f"{policy.name!r} must come after {earlier!r}", policy.name)
+            if earlier == "identity" and earlier not in names:
+                raise PolicyError(f"{policy.name!r} needs {earlier!r} before it in the list", policy.name)

@@ -1,0 +1,1 @@
+"""How each kind of provider is spoken to: reading a request, addressing it, metering the reply."""

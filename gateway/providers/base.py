@@ -1,0 +1,82 @@
+"""The contract of a provider kind, and a configured provider."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from gateway.errors import Header
+from gateway.upstream.base import Timeouts
+
+if TYPE_CHECKING:
+    from gateway.call import Call, Facts
+    from gateway.routes import Route
+    from gateway.targets import Target
+    from gateway.upstream.base import UpstreamClient
+    from gateway.usage import Usage
+
+Verdict = Literal["ok", "error", "cut", "overloaded"]
+
+
+class Meter(ABC):
+    """Follows one reply, chunk by chunk, and keeps only what it needs to find the usage and the verdict."""
+
+    model: str = ""  # the model that the provider says it served
+    object_id: str = ""  # id of an object the provider stored (file, batch, response), if the reply made one
+
+    @abstractmethod
+    def feed(self, chunk: bytes) -> bytes:
+        """Takes the next bytes of the body, gives the bytes to forward now: the same object when nothing is hidden."""
+
+    @abstractmethod
+    def finish(self, complete: bool) -> tuple[bytes, Usage, Verdict]:
+        """At the end or when the reply was cut (`complete` False): bytes held back that must still go out, what was
+        consumed (estimated from what came where the provider did not say), and how it ended: "ok", "error" (an error
+        body or event in a 200), "cut" (a stream without its end mark), "overloaded" (before any content)."""
+
+
+class Kind(ABC):
+    """One way of speaking: openai, anthropic, http. Stateless."""
+
+    name: str
+
+    @abstractmethod
+    def facts(self, route: Route, body: Any, raw: bytes) -> Facts:
+        """What admission needs of a parsed JSON body. Raises BadRequest (with `param`) for wrong types."""
+
+    @abstractmethod
+    def body_for(self, call: Call, target: Target) -> bytes:
+        """The bytes to send: the original ones wherever nothing must change."""
+
+    @abstractmethod
+    def path_for(self, provider: Provider, call: Call, target: Target | None) -> bytes:
+        """The origin-form path and query to ask upstream."""
+
+    @abstractmethod
+    def credentials(self, provider: Provider) -> list[Header]:
+        """Headers that authenticate at this provider, and its fixed extra headers."""
+
+    @abstractmethod
+    def meter(self, call: Call, target: Target | None, status: int, headers: list[Header]) -> Meter:
+        """A fresh meter for one reply."""
+
+
+@dataclass(eq=False, slots=True)
+class Provider:
+    """An endpoint and a credential. `base_path` is the path part of its base URL without a trailing slash."""
+
+    name: str
+    kind: Kind
+    base_url: str
+    base_path: bytes
+    client: UpstreamClient
+    api_key: str = ""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    headers: list[Header] = field(default_factory=list)  # fixed extra request headers
+    query: bytes = b""  # fixed extra query, such as api-version=2024-10-21
+    auth_header: bytes = b""  # instead of the kind's own, such as api-key (Azure)
+    pass_headers: frozenset[bytes] = frozenset()  # request headers allowed up besides the kind's own
+    max_concurrent: int = 100
+    demo: bool = False  # the fake provider inside
+    sent_headers: list[Header] = field(default_factory=list)  # credentials and fixed headers, built once

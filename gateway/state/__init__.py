@@ -1,0 +1,1 @@
+"""Shared state: the Store contract and its backends."""

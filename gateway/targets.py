@@ -1,0 +1,37 @@
+"""Where a call can be served: a provider, the name of the model there, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.usage import Estimate
+
+if TYPE_CHECKING:
+    from gateway.call import Facts
+    from gateway.prices import Quote
+    from gateway.providers.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One entry of a model's ordered list, resolved: `model` is the public name that access and limits follow."""
+
+    provider: Provider
+    model: str
+    upstream_model: str
+    quote: Quote
+    default_output_tokens: int = 1024
+    unbounded_tokens: int = 32_768  # reserved for work without a bound
+    enforce_output_cap: bool = False
+    weight: int = 1
+    pools: dict[str, str] = field(default_factory=dict)
+
+    def estimate(self, facts: Facts) -> Estimate:
+        """TERMS 4: input at one token a byte, output at n x max_tokens, unbounded work by its configured figure."""
+        per_choice = self.default_output_tokens if facts.max_tokens is None else facts.max_tokens
+        output = facts.n * per_choice
+        if facts.unbounded:
+            output = max(output, self.unbounded_tokens)
+        cost = self.quote.worst(facts.prompt_bytes, output, facts.units)
+        return Estimate(facts.prompt_bytes, output, facts.prompt_bytes // 4 + output, cost)
