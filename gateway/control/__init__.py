@@ -1,0 +1,1 @@
+"""The control API and the admin socket: what operators ask and tell a running gateway."""

@@ -1,0 +1,19 @@
+"""What the durable records can be told: where, how safe, how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Durability = Literal["process", "power"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of [records]. Sizes in bytes. `durability` "process" survives kill -9, "power" a power cut as well."""
+
+    durability: Durability = "process"
+    retention_days: int = 90  # calls, attempts and minute roll-ups; 0: for ever
+    segments: int = 4
+    segment_bytes: int = 8 * 1024 * 1024
+    group_ms: int = 25  # how long the writer gathers a group
