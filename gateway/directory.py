@@ -10,7 +10,7 @@ from gateway.clients import Client, Key
 from gateway.clock import Clock
 
 
-class DirectoryConflict(ValueError):
+class DirectoryError(ValueError):
     """The same client or key id stands in gateway.toml and in the database, or twice in one of them."""
 
 
@@ -35,7 +35,7 @@ class Directory:
         self._clock = clock
 
     def replace(self, clients: Iterable[Client], entries: Iterable[KeyEntry]) -> None:
-        """Swaps everything at once (start, reload). Raises DirectoryConflict and keeps the old on a double id."""
+        """Swaps everything at once (start, reload). Raises DirectoryError and keeps the old on a double id."""
         raise NotImplementedError
 
     def find(self, secret: bytes) -> tuple[Key, Client] | None:

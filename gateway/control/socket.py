@@ -9,7 +9,7 @@ from typing import Any
 Verb = Callable[..., Awaitable[Any]]
 
 
-class NotRunning(Exception):
+class NotRunningError(Exception):
     """No gateway listens on the data directory's socket."""
 
 
@@ -32,5 +32,5 @@ class AdminSocket:
 
 
 async def ask(data_dir: Path, verb: str, **args: Any) -> Any:
-    """The verb's result from the running gateway. Raises NotRunning, AdminError."""
+    """The verb's result from the running gateway. Raises NotRunningError, AdminError."""
     raise NotImplementedError
