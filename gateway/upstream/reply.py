@@ -1,0 +1,73 @@
+"""Reply: what one exchange of the native client has received so far, and who waits for more of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.upstream.base import ConnectionLost, UpstreamResponse
+
+if TYPE_CHECKING:
+    from gateway.upstream.connection import Connection
+
+
+class Reply(UpstreamResponse):
+    """Attached to its connection until the reply is complete or has failed; then it holds the rest of the bytes."""
+
+    __slots__ = ("connection", "error", "head_only", "rest", "started", "total_at", "upload", "waiter")
+
+    def __init__(self, connection: Connection, total_at: float, head_only: bool) -> None:
+        self.connection: Connection | None = connection
+        self.total_at = total_at
+        self.head_only = head_only
+        self.started = False
+        self.rest = b""
+        self.error: Exception | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.upload: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def read(self) -> bytes:
+        while True:
+            connection = self.connection
+            if connection is None:
+                return self._take_rest()
+            if connection.parts:
+                return connection.take()
+            if self.waiter is not None:
+                raise RuntimeError("two readers of one reply")
+            waiter = self.waiter = connection.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self.waiter = None
+
+    def _take_rest(self) -> bytes:
+        rest = self.rest
+        if rest:
+            self.rest = b""
+        elif self.error is not None:
+            raise self.error
+        return rest
+
+    def abandon(self) -> None:
+        """End the exchange now; its connection is closed unless the reply was complete."""
+        self.rest = b""
+        if self.connection is not None:
+            self.connection.fail(ConnectionLost, "the exchange was closed before its reply was complete")
+            self.rest = b""
+        elif self.upload is not None:
+            self.upload.cancel()
+
+    async def aclose(self) -> None:
+        self.abandon()
+        upload = self.upload
+        if upload is not None and not upload.done():
+            # The iterator belongs to the caller, who may use its source again as soon as we return.
+            await asyncio.wait({upload})
