@@ -1,0 +1,195 @@
+"""What must hold between tables: targets name providers, clients name tiers, names are unique, policies fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path as FilePath
+from typing import Any
+
+from gateway.config.effective import KEY_VARIABLES
+from gateway.config.problems import Path, Problem, dotted
+from gateway.config.settings import Settings
+from gateway.config.translate import Place, shown
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A "did you mean" for a name that is not among those known, or ""."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def cross_check(settings: Settings, live: Settings, place: Place) -> list[Problem]:
+    """Problems between tables. `live` is what the settings come to (`effective`)."""
+    return [
+        *_targets(settings, live, place),
+        *_aliases(settings, place),
+        *_clients(settings, place),
+        *_workers(settings, place),
+    ]
+
+
+def _targets(settings: Settings, live: Settings, place: Place) -> Iterator[Problem]:
+    for name, model in settings.models.items():
+        for index, target in enumerate(model.targets):
+            path: Path = ("models", name, "targets", index)
+            provider = live.providers.get(target.provider)
+            if provider is None:
+                yield _unknown_provider(target.provider, path, live, place)
+            elif "*" in target.upstream_model and "*" not in name:
+                yield place.problem(
+                    f"target {target.to!r} takes its model's name from a pattern, but {name!r} is none",
+                    path,
+                    expected=f'the model\'s name at the provider, such as "{target.provider}/{name}"',
+                )
+
+
+def _unknown_provider(name: str, path: Path, live: Settings, place: Place) -> Problem:
+    known = [provider for provider, of in live.providers.items() if not of.demo]
+    hint = near(name, known)
+    if name in live.workers:
+        hint = f"{name!r} is of kind http: a worker, reached at /workers/{name}/..., not by models"
+    elif not hint and name in KEY_VARIABLES:
+        hint = f"add [providers.{name}], or set {KEY_VARIABLES[name]} and configure no provider at all"
+    elif not hint:
+        hint = f"add a table [providers.{dotted((name,))}]"
+    expected = f"one of {', '.join(known)}" if known else "a configured provider"
+    return place.problem(f"unknown provider {name!r} in a target", path, expected=expected, hint=hint)
+
+
+def _aliases(settings: Settings, place: Place) -> Iterator[Problem]:
+    owners = {name: f"model {name!r}" for name in settings.models}
+    for name, model in settings.models.items():
+        for index, alias in enumerate(model.aliases):
+            path: Path = ("models", name, "aliases", index)
+            if "*" in alias:
+                yield place.problem(f"alias {alias!r} is a pattern", path, expected="a plain name")
+            elif alias in owners:
+                yield place.problem(
+                    f"alias {alias!r} of model {name!r} is taken by {owners[alias]}",
+                    path,
+                    expected="a name that no model and no other alias has",
+                )
+            owners.setdefault(alias, f"an alias of model {name!r}")
+
+
+def _clients(settings: Settings, place: Place) -> Iterator[Problem]:
+    secrets: dict[str, Path] = {}
+    ids: dict[str, Path] = {}
+    for name, client in settings.clients.items():
+        if client.tier not in settings.tiers:
+            yield place.problem(
+                f"unknown tier {client.tier!r} of client {name!r}",
+                ("clients", name, "tier"),
+                expected=f"one of {', '.join(settings.tiers)}",
+                hint=near(client.tier, settings.tiers),
+            )
+        for index, key in enumerate(client.keys):
+            path: Path = ("clients", name, "keys", index)
+            secret = key.secret if key.secret is not None else key.hash
+            for seen, value, what in (
+                (secrets, "" if secret is None else secret.get_secret_value(), "secret"),
+                (ids, key.id or "", "id"),
+            ):
+                if value and value in seen:
+                    other = place.of(seen[value]).get("line", 0)
+                    where = f" (line {other})" if other else ""
+                    yield place.problem(f"{dotted(path)} has the {what} of {dotted(seen[value])}{where}", path,
+                                        expected=f"a {what} of its own for each key")  # fmt: skip
+                seen.setdefault(value, path)
+
+
+def _workers(settings: Settings, place: Place) -> Iterator[Problem]:
+    for name, provider in settings.providers.items():
+        if provider.kind == "http" and name in settings.workers:
+            yield place.problem(
+                f"{name!r} is a worker and a provider of kind http, which is a worker too",
+                ("providers", name),
+                value=False,
+                expected="one of the two tables",
+            )
+
+
+def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]:
+    """Every policy of the list exists, takes its settings, and stands where its `after` allows."""
+    from gateway.policy import Policy, PolicyError, build, check_order, policy_class
+
+    problems: list[Problem] = []
+    built: list[Policy] = []
+    used: set[str] = set()
+    for index, entry in enumerate(settings.policies):
+        path: Path = ("policies", index)
+        try:
+            name = policy_class(entry).name
+        except PolicyError as error:
+            problems.append(_unknown_policy(str(error), entry, path, place))
+            continue
+        except Exception as error:
+            problems.append(place.problem(f"policy {entry!r} can't be imported: {error!r}", path))
+            continue
+        used.add(name)
+        try:
+            built.append(build(entry, dict(settings.policy.get(name, {}))))
+        except PolicyError as error:
+            problems.append(_bad_setting(error, name, entry, data, place))
+        except Exception as error:
+            problems.append(place.problem(f"policy {name!r} refuses its settings: {error}", ("policy", name)))
+    if not problems:
+        try:
+            check_order(built)
+        except PolicyError as error:
+            where: Path = ("policies", [policy.name for policy in built].index(error.policy))
+            problems.append(place.problem(str(error), where, hint="the list is the order in which a call is decided"))
+    return [*problems, *_unused(settings, used, place)]
+
+
+def _unknown_policy(message: str, entry: str, path: Path, place: Place) -> Problem:
+    known = builtin_policies()
+    return place.problem(
+        message,
+        path,
+        expected=f'one of {", ".join(known)}, or "package.module:Class" for one of your own',
+        hint=near(entry, known),
+    )
+
+
+def _bad_setting(error: Any, name: str, entry: str, data: Any, place: Place) -> Problem:
+    from gateway.policy import known_settings, policy_class
+
+    known = known_settings(policy_class(entry))
+    parts: list[str | int] = [int(part) if part.isdigit() else part for part in error.key.split(".") if part]
+    path: Path = ("policy", name, *parts)
+    if parts and parts[0] not in known:
+        return place.problem(
+            f"unknown key {error.key!r} in [policy.{name}]",
+            path,
+            value=False,
+            expected=f"one of {', '.join(known)}",
+            hint=near(error.key, known),
+        )
+    return place.problem(f"{dotted(path)}: {error}", path, found=shown(path, data))
+
+
+def _unused(settings: Settings, used: set[str], place: Place) -> Iterator[Problem]:
+    known = builtin_policies()
+    for name in settings.policy:
+        if name not in used and name not in known:
+            yield place.problem(
+                f"[policy.{name}] is for a policy that is not in the list",
+                ("policy", name),
+                value=False,
+                expected=f"one of {', '.join(sorted(used | set(known)))}",
+                hint=near(name, [*used, *known]),
+            )
+
+
+def builtin_policies() -> list[str]:
+    """Names of the rules that come with the gateway, one a file."""
+    import policies
+
+    return sorted(
+        file.stem
+        for folder in policies.__path__
+        for file in FilePath(folder).glob("*.py")
+        if not file.stem.startswith("_")
+    )

@@ -1,0 +1,208 @@
+"""[providers], [models], [workers] and [prices]: what can be reached, under which names, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
+
+from gateway.config.people import QuotaSettings
+from gateway.config.values import (
+    BaseUrl,
+    FilePath,
+    HeaderName,
+    Headers,
+    Names,
+    PassedHeaders,
+    Positive,
+    Price,
+    PublicNames,
+    Seconds,
+    Section,
+    Size,
+    SomeSeconds,
+    wrong,
+)
+
+if TYPE_CHECKING:
+    from gateway.prices import PriceOverride
+    from gateway.upstream.base import Timeouts
+
+ProviderKind = Literal["openai", "anthropic", "http"]
+
+#: Where a kind's own provider is, when no base_url is given.
+BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+
+
+class TimeoutSettings(Section):
+    """Seconds; 0 means no bound."""
+
+    connect_s: Seconds = 5.0
+    first_byte_s: Seconds = 120.0
+    idle_s: Seconds = 60.0
+    total_s: Seconds = 600.0
+
+    def upstream(self) -> Timeouts:
+        """As the upstream clients take them."""
+        from gateway.upstream.base import Timeouts
+
+        return Timeouts(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
+
+
+class EndpointSettings(Section):
+    """What providers and workers have in common. `api_key` holds the key wherever it came from, file included."""
+
+    base_url: BaseUrl = ""
+    api_key: SecretStr | None = None
+    api_key_file: FilePath | None = None
+    auth_header: HeaderName | None = None
+    headers: Headers = Field(default_factory=dict)
+    query: dict[str, SecretStr] = Field(default_factory=dict)
+    pass_headers: PassedHeaders = ()
+    max_concurrent: Positive = 100
+    max_connections: Positive | None = None
+    client: Literal["native", "httpx"] = "native"
+    trust_env: bool = False
+    verify: bool = True
+    ca_file: FilePath | None = None
+    body_limit: Size | None = None
+
+    @property
+    def key(self) -> str:
+        """The credential in clear, "" where there is none."""
+        return "" if self.api_key is None else self.api_key.get_secret_value()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("base_url", ""), str):
+            return data
+        url = data.get("base_url", "")
+        if not url:
+            url = BASE_URLS.get(str(data.get("kind")), "")
+        elif data.get("kind") == "anthropic":
+            # Some of its SDKs want a base URL with /v1; ours is without, as its own documentation has it.
+            url = url.rstrip("/").removesuffix("/v1")
+        return {**data, "base_url": url}
+
+    @model_validator(mode="after")
+    def _agree(self) -> EndpointSettings:
+        if self.trust_env and self.client != "httpx":
+            raise wrong('client = "httpx" beside trust_env = true: the native client takes no proxy', "trust_env")
+        if self.api_key is not None and self.api_key_file is not None:
+            raise wrong("api_key or api_key_file, not both", "api_key_file")
+        if not self.base_url:
+            raise wrong('a base URL: base_url = "http://127.0.0.1:9001"', "base_url")
+        return self
+
+
+class ProviderSettings(EndpointSettings):
+    """A provider. Kind "http" is a worker under another heading."""
+
+    kind: ProviderKind
+    timeouts: TimeoutSettings = TimeoutSettings()
+
+    _demo: bool = PrivateAttr(default=False)
+
+    @property
+    def demo(self) -> bool:
+        """The fake provider inside, made by `effective`; never by a file."""
+        return self._demo
+
+
+class WorkerSettings(EndpointSettings):
+    """A downstream HTTP worker, at /workers/NAME/... ; `timeout_s` bounds the whole exchange."""
+
+    actions: Names = ()
+    timeout_s: SomeSeconds = 30.0
+    max_concurrent: Positive = 10
+
+    @property
+    def timeouts(self) -> TimeoutSettings:
+        """The one figure, as a provider's four."""
+        return TimeoutSettings.model_construct(
+            connect_s=min(5.0, self.timeout_s),
+            first_byte_s=self.timeout_s,
+            idle_s=self.timeout_s,
+            total_s=self.timeout_s,
+        )
+
+
+class TargetSettings(Section):
+    """Where a model can be served: "provider/model", with a weight where several share the load."""
+
+    to: str
+    weight: Positive = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"to": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _two_parts(self) -> TargetSettings:
+        if not self.provider or not self.upstream_model:
+            raise wrong('a target such as "openai/gpt-4o": provider, slash, the model\'s name there')
+        return self
+
+    @property
+    def provider(self) -> str:
+        """Name of the provider."""
+        return self.to.partition("/")[0]
+
+    @property
+    def upstream_model(self) -> str:
+        """The model's name there; may hold slashes, and one * for the name that was asked for."""
+        return self.to.partition("/")[2]
+
+
+class ModelSettings(Section):
+    """A public name, or a pattern with *. Targets are tried in order; a route uses those of its own kind."""
+
+    targets: tuple[TargetSettings, ...]
+    aliases: PublicNames = ()
+    default_output_tokens: Positive = 1024
+    unbounded_tokens: Positive = 32_768
+    enforce_output_cap: bool = False
+    quota: QuotaSettings = QuotaSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("targets"), list):
+            if not data["targets"]:
+                raise wrong('at least one target: targets = ["openai/gpt-4o"]')
+            return {**data, "targets": tuple(data["targets"])}
+        return data
+
+
+class PriceSettings(Section):
+    """USD per million tokens; per piece for images, requests and units. Exact decimals."""
+
+    input: Price | None = None
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    output: Price | None = None
+    reasoning: Price | None = None
+    audio_input: Price | None = None
+    audio_output: Price | None = None
+    image: dict[str, Price] = Field(default_factory=dict)
+    request: Price | None = None
+    units: dict[str, Price] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_image_price(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("image"), int | Decimal):
+            return {**data, "image": {"*": data["image"]}}
+        return data
+
+    def override(self) -> PriceOverride:
+        """As `Prices` takes it."""
+        from gateway.prices import PriceOverride
+
+        values: Mapping[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        return PriceOverride(**values)

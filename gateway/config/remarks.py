@@ -1,0 +1,47 @@
+"""What is allowed and yet worth telling: read otherwise than written, without effect, easy to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.config.layers import get, has
+from gateway.config.problems import Path, dotted
+from gateway.config.settings import Settings
+
+SHORT_SECRET = 16
+
+
+def remarks(settings: Settings, data: Any) -> Iterator[str]:
+    """Sentences about settings that passed every check; `data` is what was written."""
+    yield from _addresses(settings, data)
+    yield from _idle_parts(settings)
+    yield from _short_secrets(settings)
+
+
+def _addresses(settings: Settings, data: Any) -> Iterator[str]:
+    for section, endpoints in (("providers", settings.providers), ("workers", settings.workers)):
+        for name, endpoint in endpoints.items():
+            path: Path = (section, name, "base_url")
+            written = get(data, path) if has(data, path) else endpoint.base_url
+            if written.rstrip("/") != endpoint.base_url:
+                yield f"{dotted(path)}: {written} is read as {endpoint.base_url}"
+
+
+def _idle_parts(settings: Settings) -> Iterator[str]:
+    reached = {target.provider for model in settings.models.values() for target in model.targets}
+    for name, provider in settings.providers.items():
+        if settings.models and provider.kind != "http" and name not in reached:
+            yield f"provider {name!r} is the target of no model, so only routes without a model reach it"
+    listed = {entry.partition(":")[0].rpartition(".")[2] for entry in settings.policies}
+    for name in settings.policy:
+        if name not in listed and not any(":" in entry for entry in settings.policies):
+            yield f"[policy.{name}] has no effect: {name!r} is not in the list of policies"
+
+
+def _short_secrets(settings: Settings) -> Iterator[str]:
+    for name, client in settings.clients.items():
+        for index, key in enumerate(client.keys):
+            if key.secret is not None and len(key.secret.get_secret_value()) < SHORT_SECRET:
+                where = dotted(("clients", name, "keys", index))
+                yield f"{where}: a secret of under {SHORT_SECRET} characters can be guessed"

@@ -1,0 +1,203 @@
+"""From pydantic's errors to problems that name file, line, table, key, what was found and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from gateway.config.layers import Layers, get
+from gateway.config.problems import Path, Problem, dotted, sounds_secret, split
+from gateway.config.settings import Settings
+from gateway.config.source import Source
+
+_EXPECTED = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": 'a list, such as ["a", "b"]',
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Finds where a path was written: in the file, the environment or a flag."""
+
+    source: Source | None
+    layers: Layers
+
+    def of(self, path: Path, *, value: bool = True) -> dict[str, Any]:
+        """As fields of a Problem."""
+        above = self.layers.origin(path)
+        if above is not None:
+            return {"where": above[0]}
+        return {} if self.source is None else self.source.place(path, value=value)
+
+    def problem(self, message: str, path: Path, *, value: bool = True, **fields: Any) -> Problem:
+        """A problem of the setting at `path`, with the table and key that it is."""
+        table, key = split(path)
+        return Problem(message, table=table, key=key, **fields, **self.of(path, value=value))
+
+
+def translate(error: Mapping[str, Any], data: Any, place: Place) -> Problem:
+    """One entry of `ValidationError.errors()` about the merged `data`."""
+    kind, context = error["type"], error.get("ctx", {})
+    path: Path = tuple(part for part in error["loc"] if part != "[key]")
+    if kind == "wrong" and context.get("key"):
+        path = (*path, context["key"])
+    if kind == "extra_forbidden":
+        return _unknown(path, place)
+    if kind == "missing":
+        table = dotted(path[:-1])
+        message = f"[{table}] lacks {path[-1]!r}"
+        return place.problem(message, path, expected=_description(path), hint=_hint(path))
+    about_name = error["loc"][-1:] == ("[key]",)
+    found = "" if about_name else shown(path, data)
+    return place.problem(
+        f"{'name' if about_name else 'value'} of {dotted(path)} is not right",
+        path,
+        value=not about_name,
+        found=found,
+        expected=_expected(kind, context, error["msg"]),
+        hint=_nearest_choice(kind, context, path, data),
+    )
+
+
+def _unknown(path: Path, place: Place) -> Problem:
+    known = keys_of(path[:-1])
+    table = dotted(path[:-1])
+    name = str(path[-1])
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    elsewhere = [section for section in known_sections() if name in keys_of((section,))] if not near else []
+    hint = ""
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif elsewhere:
+        hint = f"{name!r} belongs in [{elsewhere[0]}]"
+    expected = "one of " + ", ".join(known) if known else ""
+    where = f"in [{table}]" if table else "at the top level"
+    return place.problem(f"unknown key {name!r} {where}", path, value=False, expected=expected, hint=hint)
+
+
+def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+    if kind == "wrong":
+        return str(context["expected"])
+    if kind == "literal_error":
+        return str(context["expected"])
+    bounds = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below",
+              "less_than_equal": "at most"}  # fmt: skip
+    if kind in bounds:
+        limit = next(iter(context.values()))
+        return f"a number {bounds[kind]} {limit}"
+    return _EXPECTED.get(kind, message[:1].lower() + message[1:])
+
+
+def _nearest_choice(kind: str, context: Mapping[str, Any], path: Path, data: Any) -> str:
+    if kind != "literal_error":
+        return ""
+    choices = [choice.strip("' ") for choice in str(context["expected"]).replace(" or ", ",").split(",")]
+    try:
+        near = get_close_matches(str(get(data, path)), choices, n=1, cutoff=0.5)
+    except (LookupError, TypeError):
+        return ""
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def _description(path: Path) -> str:
+    if path[-1] == "kind":
+        return '"openai", "anthropic" or "http"'
+    if path[-1] == "targets":
+        return 'a list of targets: targets = ["openai/gpt-4o"]'
+    return ""
+
+
+def _hint(path: Path) -> str:
+    return f"add a line {path[-1]} = ..."
+
+
+def shown(path: Path, data: Any) -> str:
+    """The value at a path as TOML, short, and hidden where it may be a credential."""
+    try:
+        value = get(data, path)
+    except (LookupError, TypeError):
+        return ""
+    if any(isinstance(part, str) and (sounds_secret(part) or part in ("headers", "query")) for part in path[-2:]):
+        return f"{_sort(value)} (hidden)"
+    text = _toml(value)
+    return f"{_sort(value)} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _sort(value: Any) -> str:
+    for types, name in (
+        (bool, "the truth value"), (str, "the text"), (int, "the whole number"), (Decimal, "the fraction"),
+        (list, "the list"), (dict, "the table"), (datetime | date | time, "the date"),
+    ):  # fmt: skip
+        if isinstance(value, types):
+            return name
+    return "the value"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    if isinstance(value, dict):
+        return (
+            "{ "
+            + ", ".join(f"{key} = {'...' if sounds_secret(key) else _toml(inner)}" for key, inner in value.items())
+            + " }"
+        )
+    return str(value)
+
+
+def known_sections() -> list[str]:
+    """Names of the tables at the top level that have fixed keys."""
+    return [name for name, field in Settings.model_fields.items() if _model(field.annotation) is not None]
+
+
+def keys_of(path: Path) -> list[str]:
+    """The keys that the table at this path may hold, as TOML spells them; none where any name will do."""
+    annotation: Any = Settings
+    for part in path:
+        model = _model(annotation)
+        if model is not None:
+            fields = {field.alias or name: field for name, field in model.model_fields.items()}
+            if part not in fields:
+                return []
+            annotation = fields[str(part)].annotation
+            continue
+        arguments = get_args(_plain(annotation))
+        if not arguments:
+            return []
+        annotation = arguments[1] if get_origin(_plain(annotation)) is dict else arguments[0]
+    model = _model(annotation)
+    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _plain(annotation: Any) -> Any:
+    """Without Annotated and None."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    if get_origin(annotation) in (Union, UnionType):
+        return _plain(next(inner for inner in get_args(annotation) if inner is not type(None)))
+    return annotation
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    plain = _plain(annotation)
+    return plain if isinstance(plain, type) and issubclass(plain, BaseModel) else None
