@@ -7,7 +7,7 @@ import re
 from gateway.upstream.base import Headers, UpstreamRequest
 
 # What the client itself decides; a caller's own version of them could contradict the framing.
-_OURS = frozenset(
+CLIENT_FIELDS = frozenset(
     {b"host", b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"upgrade", b"te", b"trailer"}
 )
 _HOP_BY_HOP = frozenset(
@@ -61,7 +61,7 @@ class RequestHead:
         verb = self._verbs.get(request.method)
         if verb is None:
             verb = self._verb(request.method)
-        lines = [b": ".join(pair) for pair in request.headers if pair[0] not in _OURS]
+        lines = [b": ".join(pair) for pair in request.headers if pair[0] not in CLIENT_FIELDS]
         if (framing := _framing(request)) is not None:
             lines.append(framing)
         lines.append(b"\r\n")
