@@ -6,15 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from gateway.clients import Client, Key, Tier
 from gateway.errors import Dialect, GatewayError, Header
-from gateway.state.store import Grant, Limit
+from gateway.state.store import Level, Limit
 from gateway.usage import Estimate, Usage
 
 if TYPE_CHECKING:
-    from gateway.clients import Client, Key
+    from gateway.pipeline import Pipeline
     from gateway.records.rows import AttemptRow
     from gateway.routes import Route
     from gateway.targets import Target
+
+#: Who a call belongs to before anybody is known; may do nothing.
+NOBODY = Client(id="", org="", tier=Tier(""))
+NO_KEY = Key(id="", client_id="", role="viewer")
 
 OutcomeKind = Literal["served", "answered", "refused", "failed", "gone"]
 
@@ -28,6 +33,7 @@ class Facts:
     max_tokens: int | None = None
     n: int = 1
     prompt_bytes: int = 0  # of the whole body: at least as many as its tokens
+    input_tokens: int | None = None  # counted exactly, where one token a byte was too much
     asked_usage: bool = False  # the client itself asked for the usage chunk of a stream
     unbounded: bool = False  # hosted tools, previous_response_id, audio: no worst case can be computed
     units: dict[str, int] = field(default_factory=dict)  # known before sending: images by size, characters, inputs
@@ -105,17 +111,21 @@ class Call:
 
     __slots__ = (
         "_taps",
+        "applying",
         "attempts",
         "body",
         "client",
+        "concluded",
+        "demo",
         "dialect",
         "facts",
-        "grant",
         "headers",
+        "held",
         "hold",
         "id",
         "json",
         "key",
+        "levels",
         "marks",
         "method",
         "needs",
@@ -123,15 +133,18 @@ class Call:
         "path",
         "peer",
         "pending",
+        "pipeline",
         "query",
         "raw_headers",
         "reply",
         "reply_headers",
-        "reserved",
+        "reserved_pusd",
         "route",
+        "shadows",
         "started_ns",
         "started_wall_ns",
         "targets",
+        "upstream_ns",
         "worker",
     )
 
@@ -163,8 +176,8 @@ class Call:
         self.body: bytes | None = None  # None: not buffered (multipart, uploads)
         self.json: Any = None  # the parsed body of JSON routes, or None
         self.facts = Facts()
-        self.client: Client = None  # type: ignore[assignment]  # set by identity, the first policy
-        self.key: Key = None  # type: ignore[assignment]  # the same
+        self.client: Client = NOBODY  # until identity, the first policy, knows better
+        self.key: Key = NO_KEY
         self.worker = ""  # name, on worker routes
         self.targets: list[Target] = []
         self.needs: list[Need] = []
@@ -173,9 +186,16 @@ class Call:
         self.notes: dict[str, Any] = {}  # a policy's own remarks: go to the log line and the record
         self.marks: list[str] = []  # what observing policies would have done
         self.attempts: list[AttemptRow] = []
-        self.hold = ""
-        self.reserved: list[Need] = []  # what the grant holds, in order
-        self.grant: Grant | None = None
+        self.hold = ""  # id of what the store holds for this call
+        self.held: list[tuple[Need, int]] = []  # needs and the amounts held, in order
+        self.shadows: list[Need] = []  # needs of observing policies
+        self.reserved_pusd = 0  # worst-case cost that was reserved
+        self.levels: list[tuple[Limit, Level]] = []  # how the caller's limits stand, for the answer's headers
+        self.applying = ""  # the policy that speaks now
+        self.pipeline: Pipeline  # of the configuration that the call began with
+        self.demo = False  # answered by the fake provider inside
+        self.upstream_ns = 0  # time spent waiting for upstream
+        self.concluded = False  # settled and recorded; nothing more will be
         self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
         self._taps = 0
 
@@ -189,7 +209,7 @@ class Call:
         even_if_cached: bool = False,
     ) -> None:
         """Declares what this call takes of a limit; the pipeline reserves all needs at once."""
-        self.needs.append(Need(limit, amount, lacking, settle, even_if_cached))
+        self.needs.append(Need(limit, amount, lacking, settle, even_if_cached, self.applying))
 
     def answer(self, reply: Reply) -> None:
         """Ends the descent with an answer made here."""

@@ -47,6 +47,11 @@ class Scope:
     routes: tuple[str, ...] | None = None
     workers: tuple[str, ...] | None = None
 
+    @property
+    def unbounded(self) -> bool:
+        """Nothing is left out."""
+        return self.models is None and self.routes is None and self.workers is None
+
 
 @dataclass(frozen=True, slots=True)
 class Client:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.events import Events
     from gateway.metrics import Metrics
     from gateway.prices import Prices
-    from gateway.state.store import Store
+    from gateway.state.store import Limit, Store
 
 Mode = Literal["enforce", "observe"]
 Applied = None | Awaitable[None] | AsyncGenerator[None, Outcome]
@@ -45,11 +45,16 @@ class Policy:
     after: ClassVar[tuple[str, ...]] = ()  # policies that must stand earlier in the list
     fail_open: ClassVar[bool] = False  # True: an unexpected error of this policy lets the call pass
     always_enforce: ClassVar[bool] = False  # identity: observing it would let strangers in
+    before_body: ClassVar[bool] = False  # True: needs only the head of the request, and decides before its body is read
 
     mode: Mode = field(default="enforce", kw_only=True)
 
     def provide(self, gate: Gate) -> None:
         """Once, before the first call: fetch what is needed, precompute what can be."""
+
+    def limits(self, call: Call) -> Sequence[Limit]:
+        """The limits that bound this caller, for the rate-limit headers of answers given before any reservation."""
+        return ()
 
     def apply(self, call: Call) -> Applied:
         """Decides on one call."""

@@ -33,5 +33,6 @@ class Target:
         output = facts.n * per_choice
         if facts.unbounded:
             output = max(output, self.unbounded_tokens)
-        cost = self.quote.worst(facts.prompt_bytes, output, facts.units)
-        return Estimate(facts.prompt_bytes, output, facts.prompt_bytes // 4 + output, cost)
+        tokens_in = facts.prompt_bytes if facts.input_tokens is None else facts.input_tokens
+        cost = self.quote.worst(tokens_in, output, facts.units)
+        return Estimate(tokens_in, output, facts.prompt_bytes // 4 + output, cost)

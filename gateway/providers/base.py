@@ -58,6 +58,10 @@ class Kind(ABC):
         """Headers that authenticate at this provider, and its fixed extra headers."""
 
     @abstractmethod
+    def count_input(self, call: Call) -> int:
+        """Tokens of the request's text, counted exactly; only where the worst case of a token a byte is lacking."""
+
+    @abstractmethod
     def meter(self, call: Call, target: Target | None, status: int, headers: list[Header]) -> Meter:
         """A fresh meter for one reply."""
 

@@ -1,0 +1,202 @@
+"""The composition root: the only file that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from gateway.assemble import Clients, assemble, people
+from gateway.calllog import CallLog
+from gateway.clock import Clock
+from gateway.conclude import Concluder
+from gateway.control.socket import AdminSocket, Verb
+from gateway.directory import Directory
+from gateway.events import Events
+from gateway.forward import Forwarder
+from gateway.ids import Ids
+from gateway.live import Live
+from gateway.metrics import Metrics
+from gateway.objects import ObjectWall
+from gateway.prices import Prices
+from gateway.proxy import Proxy
+from gateway.records.keys import FirstKeys
+from gateway.records.options import Options
+from gateway.records.store import Records
+from gateway.state.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from gateway.config import Loaded, Settings
+    from gateway.demo import DemoServer
+
+Scope = MutableMapping[str, Any]
+PAGES = frozenset((b"/", b"/livez", b"/readyz", b"/health", b"/metrics"))
+
+
+class Gateway:
+    """One gateway: an ASGI application, and what it takes to run it. Made by `open`, ended by `aclose`."""
+
+    store: MemoryStore
+    directory: Directory
+    prices: Prices
+    time_zone: str
+
+    def __init__(self, loaded: Loaded, env: Mapping[str, str] = os.environ, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.metrics = Metrics()
+        self.events = Events(self.clock)
+        self.loaded = loaded
+        self.first_keys: FirstKeys | None = None
+        self.draining = False
+        self._env = env
+        self._clients: Clients = {}
+        self._demo: DemoServer | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Opens what lasts, then builds what the configuration asks for. Raises ConfigError, RecordsError."""
+        from gateway.config import effective
+
+        settings = effective(self.loaded.settings, self._env)
+        server, records = settings.server, settings.records
+        self.time_zone = records.time_zone
+        options = Options(durability=records.durability, retention_days=records.retention_days)
+        pepper = records.pepper_file.read_bytes().strip() if records.pepper_file else None
+        self.records = await Records.open(Path(server.data_dir), options, clock=self.clock, pepper=pepper)
+        self.directory = Directory(self.records.pepper, self.clock)
+        self.records.attach(self.directory)
+        self.store = MemoryStore(self.clock)
+        json = server.log_format == "json" or (server.log_format == "auto" and not sys.stdout.isatty())
+        self.log = CallLog(json, enabled=server.log_level in ("debug", "info"))
+        self._wire()
+        self._live = await self._build(settings)
+        self.first_keys = await self.records.keys.first_keys()
+        await self._people(settings)
+        self.socket = AdminSocket(Path(server.data_dir), self._verbs())
+        await self.socket.start()
+
+    def _wire(self) -> None:
+        concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
+        forwarder = Forwarder(self.records.ledger, self.clock, concluder.conclude, concluder.decorate)
+        wall = ObjectWall(self.records.objects)
+        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, Ids())
+        self._pages: Callable[..., Awaitable[None]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+        elif scope.get("raw_path", b"") in PAGES:
+            await self.pages(scope, receive, send)
+        else:
+            await self._proxy(scope, receive, send)
+
+    @property
+    def pages(self) -> Callable[..., Awaitable[None]]:
+        """Built at its first use: Starlette is not needed to be ready."""
+        if self._pages is None:
+            from gateway.pages import Pages
+
+            public = lambda: self.loaded.settings.server.metrics_public  # noqa: E731
+            self._pages = Pages(self.reasons, self.directory, self.metrics, public).app()
+        return self._pages
+
+    @staticmethod
+    async def _other(scope: Scope, receive: Any, send: Any) -> None:
+        """Lifespan (the command line opens and closes us) and WebSocket (refused)."""
+        message = await receive()
+        while scope["type"] == "lifespan":
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+            message = await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": "WebSocket is not offered"})
+
+    def reasons(self) -> dict[str, list[str]]:
+        """By component, what is not well."""
+        return {
+            "server": ["draining"] if self.draining else [],
+            "ledger": self.records.ledger.health(),
+            "configuration": [],
+        }
+
+    async def reload(self) -> dict[str, Any]:
+        """Reads the configuration anew and swaps; an invalid one raises ConfigError and leaves the old one live."""
+        from gateway.config import changes, effective, load, needs_restart
+
+        loaded = load(self.loaded.path, self.loaded.flags, self._env)
+        settings = effective(loaded.settings, self._env)
+        changed = changes(effective(self.loaded.settings, self._env), settings)
+        before = self._live, dict(self._clients)
+        live = await self._build(settings)
+        await self._people(settings)
+        self._live, self.loaded = live, loaded
+        kept = {id(client) for _, client in self._clients.values()}
+        unused = [client for _, client in before[1].values() if id(client) not in kept]
+        before[0].retire(lambda: self._close(unused))
+        self.events.emit("configuration_reloaded", changed=changed)
+        return {"changed": changed, "needs_restart": needs_restart(changed)}
+
+    async def _build(self, settings: Settings) -> Live:
+        from gateway.config import at_demo
+
+        if settings.demo:
+            settings = at_demo(settings, await self._demo_origin())
+        self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
+        live, self._clients = assemble(settings, self, self._clients)
+        return live
+
+    async def _people(self, settings: Settings) -> None:
+        clients, entries = people(settings, self.records.pepper)
+        tiers = {name: tier.tier(name) for name, tier in settings.tiers.items()}
+        more_clients, more_entries = await self.records.keys.load(tiers)
+        self.directory.replace([*clients, *more_clients], [*entries, *more_entries])
+
+    async def _demo_origin(self) -> str:
+        if self._demo is None:
+            from gateway.demo import DemoSettings, start
+
+            self._demo = await start(DemoSettings())
+        return self._demo.origin
+
+    def _verbs(self) -> dict[str, Verb]:
+        """What the command line may ask a running gateway, besides the records' own."""
+
+        async def reload() -> Any:
+            return await self.reload()
+
+        async def status() -> Any:
+            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls}
+
+        return {**self.records.verbs(), "reload": reload, "status": status}
+
+    @property
+    def demo(self) -> bool:
+        """The fake provider answers."""
+        return self._live.demo
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs it beside the calls; kept until it ends, since the loop itself holds tasks only weakly."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _close(self, clients: list[Any]) -> None:
+        for client in clients:
+            self.background(client.aclose())
+
+    async def aclose(self) -> None:
+        """Lets go in the reverse order; the records last, so that everything is in them."""
+        await self.socket.aclose()
+        for _, client in self._clients.values():
+            await client.aclose()
+        if self._demo is not None:
+            await self._demo.stop()
+        await self.store.aclose()
+        await self.records.aclose()
+        self.log.close()
+        structlog.get_logger().debug("closed")

@@ -1,0 +1,191 @@
+"""From settings to the parts that serve calls: providers, models, pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from gateway.catalog import Catalog, Entry, Providers
+from gateway.clients import Client, Key
+from gateway.directory import KeyEntry, digest_of
+from gateway.live import Live
+from gateway.pipeline import Pipeline
+from gateway.policy import Gate, Policy, build, check_order
+from gateway.prices import Prices
+from gateway.providers import KINDS
+from gateway.providers.base import Provider
+from gateway.resolve import Resolver
+from gateway.targets import Target
+from gateway.upstream.base import Timeouts, UpstreamClient
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
+    from gateway.config.endpoints import EndpointSettings, ModelSettings, ProviderSettings, WorkerSettings
+
+#: Upstream clients by provider name, with the settings they were made from: a reload keeps those that are the same.
+Clients = dict[str, tuple[object, UpstreamClient]]
+
+
+def assemble(settings: Settings, gate: Gate, clients: Clients) -> tuple[Live, Clients]:
+    """Builds what depends on the configuration. `clients` are those in use; gives those of the new configuration."""
+    kept: Clients = {}
+    providers = {
+        name: _provider(name, one, one.kind, clients, kept) for name, one in settings.providers.items()
+    }
+    workers = {name: _provider(name, one, "http", clients, kept, "worker:") for name, one in settings.workers.items()}
+    prices = gate.prices
+    everything = Providers(providers, workers)
+    catalog = Catalog(
+        (_entry(name, model, providers, prices) for name, model in settings.models.items()),
+        reprice=lambda target: replace(target, quote=_quote(prices, target.provider, target.model, target.upstream_model)),
+    )
+    resolver = Resolver(catalog, everything, dict(KINDS), prices)
+    pipeline = Pipeline(policies(settings, gate), gate.store, gate.metrics)
+    live = Live(resolver, pipeline, settings.server.body_limit, _trust(settings.server.trusted_proxies), settings.demo)
+    return live, kept
+
+
+def policies(settings: Settings, gate: Gate) -> list[Policy]:
+    """The policies in their order, checked and provided for."""
+    built = [build(name, dict(settings.policy.get(name, {}))) for name in settings.policies]
+    check_order(built)
+    for policy in built:
+        policy.provide(gate)
+    return built
+
+
+def people(settings: Settings, pepper: bytes) -> tuple[list[Client], list[KeyEntry]]:
+    """The clients and keys of the file."""
+    clients, entries = [], []
+    for client_id, one in settings.clients.items():
+        clients.append(one.client(client_id, settings.tiers))
+        for key in one.keys:
+            digest = _digest(key, pepper)
+            key_id = key.id or f"{client_id}-{hashlib.sha256(digest).hexdigest()[:12]}"
+            secret = key.secret.get_secret_value() if key.secret is not None else ""
+            entries.append(
+                KeyEntry(
+                    Key(
+                        id=key_id,
+                        client_id=client_id,
+                        role=key.role,
+                        hint=secret[-4:] if len(secret) >= 12 else "",
+                        scope=key.scope(),
+                        quota=key.quota.rules(),
+                        budget=key.budget.rules(),
+                        expires_wall_ns=key.expires_wall_ns,
+                        source="file",
+                    ),
+                    digest,
+                )
+            )
+    return clients, entries
+
+
+def _digest(key: object, pepper: bytes) -> bytes:
+    hashed = getattr(key, "hash", None)
+    if hashed is not None:
+        return bytes.fromhex(hashed.get_secret_value())
+    secret = getattr(key, "secret", None)
+    if secret is None:
+        raise ValueError("a key without a secret")
+    return digest_of(pepper, secret.get_secret_value().encode())
+
+
+def _provider(
+    name: str,
+    one: EndpointSettings,
+    kind: str,
+    clients: Clients,
+    kept: Clients,
+    prefix: str = "",
+) -> Provider:
+    from urllib.parse import urlencode, urlsplit
+
+    settings: ProviderSettings | WorkerSettings = one  # type: ignore[assignment]  # both have timeouts
+    timeouts = settings.timeouts.upstream()
+    known = clients.get(prefix + name)
+    client = known[1] if known is not None and known[0] == one else _client(one, timeouts)
+    kept[prefix + name] = (one, client)
+    provider = Provider(
+        name=name,
+        kind=KINDS[kind],
+        base_url=one.base_url,
+        base_path=urlsplit(one.base_url).path.rstrip("/").encode(),
+        client=client,
+        api_key=one.key,
+        timeouts=timeouts,
+        headers=[(header.lower().encode(), value.get_secret_value().encode()) for header, value in one.headers.items()],
+        query=urlencode({key: value.get_secret_value() for key, value in one.query.items()}).encode(),
+        auth_header=(one.auth_header or "").lower().encode(),
+        pass_headers=frozenset(header.lower().encode() for header in one.pass_headers),
+        max_concurrent=one.max_concurrent,
+        demo=bool(getattr(one, "demo", False)),
+    )
+    provider.sent_headers = provider.kind.credentials(provider)
+    return provider
+
+
+def _client(one: EndpointSettings, timeouts: Timeouts) -> UpstreamClient:
+    context: ssl.SSLContext | None = None
+    if one.base_url.startswith("https"):
+        context = ssl.create_default_context(cafile=str(one.ca_file) if one.ca_file else None)
+        if not one.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+    most = one.max_connections or max(one.max_concurrent, 256)
+    if one.client == "httpx":
+        from gateway.upstream.httpx import HttpxClient
+
+        return HttpxClient(
+            one.base_url, timeouts, max_connections=most, ssl_context=context, trust_env=one.trust_env
+        )
+    from gateway.upstream.native import NativeClient
+
+    return NativeClient(one.base_url, timeouts, max_connections=most, ssl_context=context)
+
+
+def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], prices: Prices) -> Entry:
+    targets = tuple(
+        Target(
+            provider=providers[target.provider],
+            model=name,
+            upstream_model=target.upstream_model,
+            quote=_quote(prices, providers[target.provider], name, target.upstream_model),
+            default_output_tokens=model.default_output_tokens,
+            unbounded_tokens=model.unbounded_tokens,
+            enforce_output_cap=model.enforce_output_cap,
+            weight=target.weight,
+        )
+        for target in model.targets
+    )
+    return Entry(name, targets, tuple(model.aliases))
+
+
+def _quote(prices: Prices, provider: Provider, model: str, upstream_model: str):  # type: ignore[no-untyped-def]
+    return prices.quote(provider.kind.name, provider.name, model, upstream_model)
+
+
+def _trust(networks: tuple[object, ...]):  # type: ignore[no-untyped-def]
+    """Whether a peer's address is one of the trusted proxies; answers are kept, there are few proxies."""
+    parsed = [ip_network(str(network), strict=False) for network in networks]
+    if not parsed:
+        return lambda peer: False
+    known: dict[str, bool] = {}
+
+    def trusted(peer: str) -> bool:
+        found = known.get(peer)
+        if found is None:
+            try:
+                found = any(ip_address(peer) in network for network in parsed)
+            except ValueError:
+                found = False
+            if len(known) < 1024:
+                known[peer] = found
+        return found
+
+    return trusted

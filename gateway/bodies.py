@@ -1,0 +1,78 @@
+"""The body of an inbound request: read whole within a bound, or passed on as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.errors import BadRequest, TooLarge
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class ClientGone(Exception):  # noqa: N818 (not an error of ours)
+    """The client left before its request was complete."""
+
+
+class Inbound:
+    """One request's body, read at most once. `limit` in bytes."""
+
+    def __init__(self, receive: Receive, content_length: bytes | None, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self.ended = False
+        self.length = _length(content_length)
+        if self.length is not None and self.length > limit:
+            raise self._too_large()
+
+    async def whole(self) -> bytes:
+        """All of it. Raises TooLarge while still receiving, ClientGone."""
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self.ended = True
+            if len(body) > self._limit:
+                raise self._too_large()
+            return body
+        parts, size = [body], len(body)
+        while not self.ended:
+            message = await self._next()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._limit:
+                raise self._too_large()
+            self.ended = not message.get("more_body", False)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """As it comes. Raises TooLarge, ClientGone."""
+        size = 0
+        while not self.ended:
+            message = await self._next()
+            self.ended = not message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > self._limit:
+                raise self._too_large()
+            if chunk:
+                yield chunk
+
+    async def _next(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"The request body is larger than {self._limit:,} bytes, the most this gateway takes (body_limit). "
+            "Send less, or upload large files through /v1/files."
+        )
+
+
+def _length(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise BadRequest("The content-length header is not a number.")
+    return int(value)

@@ -1,0 +1,220 @@
+"""`tidegate serve`: runs the gateway until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from gateway.app import Gateway
+    from gateway.config import Loaded
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
+    listen: Annotated[str | None, typer.Option(help="Address and port, such as 127.0.0.1:8080.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Database, journal, pepper and first keys.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="native, or httptools for stock uvicorn.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    watch: Annotated[bool | None, typer.Option("--watch/--no-watch", help="Reload when the file changes.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set records.time_zone=UTC.")] = None,
+) -> None:
+    """Run the gateway. An empty configuration runs: with no provider key, a fake provider answers."""
+    from gateway.config import ConfigError, load
+
+    given = {
+        "server.listen": listen,
+        "server.data_dir": data_dir,
+        "server.protocol": protocol,
+        "server.log_format": log_format,
+        "server.log_level": log_level,
+        "server.watch": None if watch is None else str(watch).lower(),
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    for pair in set_ or []:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            typer.echo(f"--set takes KEY=VALUE, not {pair!r}", err=True)
+            raise typer.Exit(2)
+        flags[key] = value
+    try:
+        loaded = load(config, flags)
+    except ConfigError as error:
+        from gateway.config import show_problems
+
+        show_problems(error)
+        raise typer.Exit(1) from None
+    raise typer.Exit(run(loaded))
+
+
+def run(loaded: Loaded) -> int:
+    """Serves until SIGTERM or SIGINT; gives the exit code."""
+    import uvloop
+
+    from gateway.config import ConfigError
+    from gateway.directory import DirectoryConflict
+    from gateway.records.store import RecordsError
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(loaded))
+    except ConfigError as error:
+        from gateway.config import show_problems
+
+        show_problems(error)
+    except (RecordsError, DirectoryConflict, OSError) as error:
+        typer.echo(f"tidegate can't start: {error}", err=True)
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+async def _serve(loaded: Loaded) -> int:
+    from gateway.app import Gateway
+
+    gateway = Gateway(loaded)
+    listener = _bind(loaded)
+    try:
+        await gateway.open()
+        server = _server(gateway, loaded)
+        _on_hangup(gateway)
+        watcher = asyncio.ensure_future(_watch(gateway)) if loaded.settings.server.watch else None
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if server.started:
+            banner(gateway, listener.getsockname())
+        await serving
+        if watcher is not None:
+            watcher.cancel()
+    finally:
+        listener.close()
+        await gateway.aclose()
+    return 0
+
+
+def _bind(loaded: Loaded) -> Any:
+    """The listening socket, before anything else is opened: a port in use must not cost a second."""
+    import socket
+
+    settings = loaded.settings.server
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"can't listen on {settings.listen}: {error.strerror}. Choose another with --listen.") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
+    import uvicorn
+
+    from gateway.server.limits import WireLimits
+    from gateway.server.protocol import protocol_class
+
+    settings = loaded.settings.server
+    limits = WireLimits(
+        header_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        min_body_rate=settings.min_body_rate,
+        keep_alive_s=settings.keep_alive_s,
+        write_timeout_s=settings.write_timeout_s,
+        max_headers=settings.max_headers,
+        max_header_bytes=settings.max_header_bytes,
+        max_connections_per_address=settings.max_connections_per_address,
+        uncapped=tuple(str(network) for network in settings.uncapped),
+    )
+    config = uvicorn.Config(
+        gateway,
+        http=protocol_class(limits) if settings.protocol == "native" else "httptools",
+        ws="none",
+        lifespan="off",
+        loop="none",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        backlog=4096,
+        root_path=settings.root_path,
+        timeout_keep_alive=int(settings.keep_alive_s),
+        timeout_graceful_shutdown=int(settings.drain_s),
+    )
+    return uvicorn.Server(config)
+
+
+def _on_hangup(gateway: Gateway) -> None:
+    def reload() -> None:
+        gateway.background(_reload(gateway))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+async def _watch(gateway: Gateway) -> None:
+    """Reloads when the configuration file changes."""
+    from watchfiles import awatch
+
+    if gateway.loaded.path is None:
+        return
+    async for _ in awatch(gateway.loaded.path):
+        await _reload(gateway)
+
+
+async def _reload(gateway: Gateway) -> None:
+    import structlog
+
+    log = structlog.get_logger()
+    try:
+        result = await gateway.reload()
+    except Exception as error:
+        log.error("reload refused; the configuration in force stays", reason=str(error))
+        return
+    log.info("configuration reloaded", **result)
+
+
+def banner(gateway: Gateway, address: tuple[Any, ...]) -> None:
+    """Where to point clients, in a few lines; the first keys, once."""
+    host, port = address[0], address[1]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in str(host) else host  # noqa: S104
+    base = f"http://{shown}:{port}{gateway.loaded.settings.server.root_path}"
+    lines = [
+        f"Tidegate {version()} is ready",
+        f"  OpenAI base URL     {base}/v1",
+        f"  Anthropic base URL  {base}",
+        f"  Health, metrics     {base}/health  {base}/metrics",
+        f"  Configuration       {gateway.loaded.path or 'none (defaults; `tidegate init` writes one)'}",
+        f"  Data                {gateway.loaded.settings.server.data_dir}",
+    ]
+    if gateway.demo:
+        lines.append("  Provider            FAKE: no provider key found, models demo-small and demo-large answer offline")
+    keys = gateway.first_keys
+    if keys is not None and keys.path:
+        lines.append(f"  First keys          written to {keys.path} (readable by you only; move them and delete it)")
+    elif keys is not None:
+        lines += [
+            "  First keys          shown once, now:",
+            f"    admin   {keys.admin}",
+            f"    client  {keys.client}",
+        ]
+    out = sys.stderr
+    if out.isatty() and not os.environ.get("NO_COLOR"):
+        lines[0] = f"\x1b[1;36m{lines[0]}\x1b[0m"
+    print("\n".join(lines), file=out, flush=True)
+
+
+def version() -> str:
+    from gateway import __version__
+
+    return __version__

@@ -1,0 +1,166 @@
+"""How a call ends: settled once, recorded once, counted, logged; and the headers that tell the client about it."""
+
+from __future__ import annotations
+
+from gateway.call import Call, Outcome
+from gateway.calllog import CallLog
+from gateway.clock import Clock
+from gateway.errors import GatewayError, Header
+from gateway.metrics import Metrics
+from gateway.ratelimit import headers as rate_headers
+from gateway.records.ledger import Ledger, LedgerFull
+from gateway.records.rows import CallRow
+from gateway.state.store import Store
+from gateway.usage import Usage
+
+
+class Concluder:
+    """Ends calls. Everything here runs without waiting, so that a cancelled call is concluded like any other."""
+
+    def __init__(
+        self, ledger: Ledger, store: Store, metrics: Metrics, log: CallLog, clock: Clock
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._log = log
+        self._now_ns = clock.now_ns
+        self._wall_ns = clock.wall_ns
+        self._calls = metrics.counter(
+            "tidegate_calls_total", "Calls by how they ended.", ("route", "provider", "outcome", "status", "fault")
+        )
+        self._tokens = metrics.counter("tidegate_tokens_total", "Tokens that were billed.", ("provider", "model", "type"))
+        self._cost = metrics.counter("tidegate_cost_picodollars_total", "Cost at providers.", ("provider", "model"))
+        self._seconds = metrics.histogram("tidegate_call_duration_seconds", "Calls from first to last byte.", ("route",))
+        self._first_byte = metrics.histogram(
+            "tidegate_upstream_first_byte_seconds", "From sending a request to the head of its reply.", ("provider",)
+        )
+        self._overhead = metrics.histogram("tidegate_overhead_seconds", "Our own share of a call.", ("route",))
+
+    async def conclude(self, call: Call, outcome: Outcome, refused_by: str = "") -> None:
+        """Settles what is held, writes the rows, counts and logs. The first time only."""
+        if call.concluded:
+            return
+        call.concluded = True
+        await call.pipeline.settle(call, outcome)
+        row = self._row(call, outcome, refused_by)
+        if call.client.id:  # strangers are counted and logged, but can't fill the database
+            self._write(call, row)
+        self._count(call, row, outcome)
+        self._log.write(row, call.marks)
+
+    async def gone(self, call: Call) -> None:
+        """The client left before anything was sent upstream."""
+        await self.conclude(call, Outcome("gone", 499, Usage()))
+
+    async def refused(self, call: Call, error: GatewayError) -> None:
+        """A refusal of ours, or of upstream before its attempt was concluded."""
+        await self.conclude(call, Outcome("refused", error.status, Usage(), error=error), error.policy)
+
+    async def answered(self, call: Call, status: int) -> None:
+        """Answered here, without upstream."""
+        await self.conclude(call, Outcome("answered", status, Usage(), complete=status < 400))
+
+    async def measure(self, call: Call) -> None:
+        """Reads the caller's limits for an answer that came before any reservation."""
+        limits = call.pipeline.limits(call)
+        if limits:
+            call.levels = list(zip(limits, await self._store.levels(limits), strict=True))
+
+    def decorate(self, call: Call, headers: list[Header]) -> list[Header]:
+        """The answer's headers with ours added."""
+        ours = [*headers, (b"x-request-id", call.id.encode())]
+        if call.levels:
+            ours += rate_headers(call.dialect, call.levels, self._wall_ns())
+        if call.attempts:
+            row = call.attempts[-1]
+            ours.append((b"x-tidegate-provider", row.provider.encode("ascii", "replace")))
+            if row.model:
+                ours.append((b"x-tidegate-model", row.model.encode("ascii", "replace")))
+            if call.concluded:
+                ours.append((b"x-tidegate-cost", dollars(row.cost_pusd)))
+            elif call.reserved_pusd:
+                ours.append((b"x-tidegate-reserved", dollars(call.reserved_pusd)))
+            if row.upstream_request_id:
+                ours.append((b"x-upstream-request-id", row.upstream_request_id.encode("ascii", "replace")))
+        overhead_us = (self._now_ns() - call.started_ns - call.upstream_ns) // 1000
+        ours.append((b"x-tidegate-overhead-ms", b"%d.%03d" % divmod(max(0, overhead_us), 1000)))
+        if call.demo:
+            ours.append((b"x-tidegate-demo", b"fake provider; no key of a real one is configured"))
+        ours += call.reply_headers
+        return ours
+
+    def _row(self, call: Call, outcome: Outcome, refused_by: str) -> CallRow:
+        attempts, usage = call.attempts, outcome.usage
+        last = attempts[-1] if attempts else None
+        duration_us = (self._now_ns() - call.started_ns) // 1000
+        cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
+        discount = call.client.tier.discount_percent
+        code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
+        return CallRow(
+            id=call.id,
+            org=call.client.org,
+            client=call.client.id,
+            key=call.key.id,
+            route=call.route.name,
+            method=call.method,
+            path=call.path.decode("ascii", "replace"),
+            dialect=call.dialect,
+            model=call.facts.model or "",
+            served_model=last.model if last is not None else "",
+            provider=last.provider if last is not None else "",
+            started_wall_ns=call.started_wall_ns,
+            outcome=outcome.kind,
+            status=outcome.status,
+            error=code,
+            policy=refused_by,
+            stream=call.facts.stream,
+            attempts=len(attempts),
+            ttfb_us=last.ttfb_us if last is not None else 0,
+            duration_us=duration_us,
+            overhead_us=max(0, duration_us - call.upstream_ns // 1000),
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_pusd=cost,
+            charge_pusd=cost if discount == 0 else (cost * (100 - discount) + 50) // 100,
+            estimated=usage.estimated,
+            unpriced=last.unpriced if last is not None else False,
+            notes=call.notes or None,
+        )
+
+    def _write(self, call: Call, row: CallRow) -> None:
+        try:
+            if call.attempts:
+                self._ledger.settle(call.attempts[-1], row)
+            else:
+                self._ledger.record(row)
+        except LedgerFull:
+            # Only a call without attempts can meet this: nothing was spent, and the metric still counts it.
+            self._calls.add((row.route, "", "unrecorded", str(row.status), "gateway"))
+
+    def _count(self, call: Call, row: CallRow, outcome: Outcome) -> None:
+        fault = "" if outcome.error is None else outcome.error.fault
+        if not fault and row.status >= 400:
+            fault = "caller" if row.outcome == "gone" or row.status < 500 else "provider"
+        self._calls.add((row.route, row.provider, row.outcome, str(row.status), fault))
+        self._seconds.observe((row.route,), row.duration_us / 1e6)
+        if not call.attempts:
+            return
+        self._first_byte.observe((row.provider,), row.ttfb_us / 1e6)
+        self._overhead.observe((row.route,), row.overhead_us / 1e6)
+        provider, model = row.provider, row.served_model
+        if row.input_tokens:
+            self._tokens.add((provider, model, "input"), row.input_tokens)
+        if row.output_tokens:
+            self._tokens.add((provider, model, "output"), row.output_tokens)
+        if row.cost_pusd:
+            self._cost.add((provider, model), row.cost_pusd)
+
+
+def dollars(pusd: int) -> bytes:
+    """Pico-dollars as a decimal string of dollars, exact."""
+    whole, rest = divmod(pusd, 1_000_000_000_000)
+    if rest == 0:
+        return b"%d" % whole
+    return b"%d.%s" % (whole, (b"%012d" % rest).rstrip(b"0"))

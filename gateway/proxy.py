@@ -1,0 +1,206 @@
+"""The hot path: a bare ASGI endpoint from scope to Call, pipeline, upstream and reply; who leaves, and how."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from gateway.bodies import ClientGone, Inbound
+from gateway.call import Call, Facts, Reply
+from gateway.clock import Clock
+from gateway.conclude import Concluder
+from gateway.downstream import Downstream, Send
+from gateway.errors import BadRequest, GatewayError, Internal, NotOffered, UnsupportedMedia, render, stream_event
+from gateway.forward import Forwarder, Outgoing
+from gateway.ids import Ids
+from gateway.jsonbody import parse
+from gateway.leaving import Leaving
+from gateway.live import Live
+from gateway.models import ModelsPage
+from gateway.multipart import Peeked, boundary_of, peek
+from gateway.objects import ObjectWall
+from gateway.routes import UNKNOWN, Match, Router
+from gateway.server.bodies import decode
+from gateway.server.headers import request_headers
+from gateway.server.paths import BadTarget, canonical
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Any]
+
+
+class Proxy:
+    """Answers every data-plane path. `live()` gives the configuration in force."""
+
+    def __init__(
+        self,
+        live: Callable[[], Live],
+        forwarder: Forwarder,
+        concluder: Concluder,
+        wall: ObjectWall,
+        clock: Clock,
+        ids: Ids,
+        router: Router | None = None,
+    ) -> None:
+        self._live = live
+        self._forwarder = forwarder
+        self._concluder = concluder
+        self._wall = wall
+        self._clock = clock
+        self._ids = ids
+        self._router = router or Router()
+        self._models = ModelsPage()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = self._live()
+        live.enter()
+        call = self._call(scope, live)
+        down = Downstream(send)
+        leaving = Leaving(scope, receive)
+        try:
+            await self._serve(call, scope, live, leaving, down)
+        except GatewayError as error:
+            await self._refuse(call, error, down)
+        except (CancelledError, ClientGone):
+            await self._concluder.gone(call)
+            if not leaving.gone:
+                raise
+        except Exception:
+            structlog.get_logger().exception("call failed", call=call.id)
+            await self._refuse(call, Internal(), down)
+        finally:
+            leaving.stop()
+            live.leave()
+
+    def _call(self, scope: Scope, live: Live) -> Call:
+        wall_ns = self._clock.wall_ns()
+        client = scope.get("client")
+        call = Call(
+            id=self._ids.new(wall_ns),
+            route=UNKNOWN,
+            dialect="openai",
+            method=scope["method"],
+            path=b"",
+            query=scope["query_string"],
+            raw_headers=scope["headers"],
+            started_ns=self._clock.now_ns(),
+            started_wall_ns=wall_ns,
+            peer=client[0] if client else "",
+        )
+        call.pipeline = live.pipeline
+        call.demo = live.demo
+        return call
+
+    def _match(self, call: Call, scope: Scope) -> Match:
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        if raw_path.startswith(b"/workers"):
+            call.dialect = "plain"
+        elif raw_path.startswith(b"/v1/messages") or b"anthropic-version" in call.headers:
+            call.dialect = "anthropic"  # also on /v1/models and others that both have (TERMS 13)
+        try:
+            call.path = canonical(raw_path)
+        except BadTarget as error:
+            raise BadRequest(f"The path of this request is not acceptable: {error}.") from None
+        match = self._router.match(call.method, call.path)
+        call.route = match.route
+        if call.headers.get(b"upgrade", b"").lower() == b"websocket":
+            raise NotOffered("WebSocket and Realtime are not offered; use the HTTP and SSE routes.")
+        return match
+
+    async def _serve(self, call: Call, scope: Scope, live: Live, leaving: Leaving, down: Downstream) -> None:
+        match = self._match(call, scope)
+        await live.pipeline.greet(call)
+        inbound = Inbound(leaving.receive, call.header(b"content-length"), live.body_limit)
+        peeked = await self._read(call, match, inbound, live)
+        if inbound.ended:
+            leaving.watch()
+        if call.json is not None:
+            call.facts = live.resolver.kind(call.dialect).facts(match.route, call.json, call.body or b"")
+        holder = await self._wall.check(call, match) if match.route.objects else ""
+        if match.route.name != "models":
+            call.targets = live.resolver.targets(call, match, holder)
+        await live.pipeline.admit(call)
+        if call.reply is None and match.route.name == "models":
+            call.answer(await self._models.reply(call, match, live))
+        if call.reply is not None:
+            await self._answer(call, call.reply, down)
+            return
+        await self._forwarder.run(call, self._outgoing(call, match, live, inbound, peeked), down)
+
+    async def _read(self, call: Call, match: Match, inbound: Inbound, live: Live) -> Peeked | None:
+        """The body: parsed where it is JSON, peeked into where it is multipart, passed on unread otherwise."""
+        route, headers = match.route, call.headers
+        if inbound.length is None and b"transfer-encoding" not in headers:
+            inbound.ended = True
+            call.body = b"" if route.body == "json" and call.method == "POST" else None
+        content_type = headers.get(b"content-type", b"").lower()
+        encoding = headers.get(b"content-encoding")
+        is_json = b"json" in content_type
+        if route.dialect == "plain" or (route.body != "json" and not is_json and encoding is None):
+            return await self._unread(call, match, inbound, content_type)
+        if content_type and not is_json:
+            shown = content_type.decode("latin-1")[:80]
+            raise UnsupportedMedia(f"{call.path.decode()} takes content-type application/json, not {shown}.")
+        if not inbound.ended:
+            call.body = await inbound.whole()
+        if encoding is not None and call.body:
+            call.body = decode(encoding, [call.body], live.body_limit)
+        if call.body or (route.body == "json" and call.method == "POST"):
+            call.json = parse(call.body or b"")
+        return None
+
+    async def _unread(self, call: Call, match: Match, inbound: Inbound, content_type: bytes) -> Peeked | None:
+        call.facts = Facts(prompt_bytes=0, unbounded=match.route.model)
+        if inbound.ended or not match.route.model or not content_type.startswith(b"multipart/form-data"):
+            return None
+        peeked = await peek(inbound.chunks(), boundary_of(call.headers[b"content-type"]))
+        named = call.header(b"x-tidegate-model")
+        call.facts.model = peeked.fields.get("model") or (named.decode("latin-1") if named else None)
+        call.facts.stream = peeked.fields.get("stream", "").lower() == "true"
+        return peeked
+
+    def _outgoing(
+        self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None
+    ) -> Outgoing:
+        target = call.targets[0]
+        outgoing = Outgoing(request_headers(call.raw_headers, target.provider, live.trusted(call.peer), call.peer))
+        if not inbound.ended:
+            if peeked is not None and target.upstream_model != call.facts.model:
+                peeked.set_model(target.upstream_model)
+            outgoing.chunks = inbound.chunks() if peeked is None else peeked.chunks()
+            length = inbound.length
+            outgoing.content_length = None if length is None else length + (peeked.grown if peeked else 0)
+        elif peeked is not None:
+            raise RuntimeError("a peeked body can't have ended")
+        if match.route.objects and call.method == "GET" and not match.id:
+            outgoing.rewrite = self._wall.filter
+        return outgoing
+
+    async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
+        """An answer made here."""
+        await self._concluder.answered(call, reply.status)
+        headers = self._concluder.decorate(call, reply.headers)
+        if isinstance(reply.body, bytes):
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+            await down.whole(reply.status, headers, b"" if call.method == "HEAD" else reply.body)
+            return
+        await down.start(reply.status, headers)
+        async for chunk in reply.body:
+            await down.chunk(chunk)
+        await down.end()
+
+    async def _refuse(self, call: Call, error: GatewayError, down: Downstream) -> None:
+        """The one place where an error becomes an answer."""
+        await self._concluder.refused(call, error)
+        if down.started:
+            if not down.finished and call.facts.stream:
+                await down.end(stream_event(error, call.dialect, call.id))
+            return
+        if not call.levels and call.client.id:
+            await self._concluder.measure(call)
+        status, headers, body = render(error, call.dialect, call.id)
+        headers = self._concluder.decorate(call, headers)
+        headers.append((b"content-length", b"%d" % len(body)))
+        await down.whole(status, headers, b"" if call.method == "HEAD" else body)

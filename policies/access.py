@@ -1,0 +1,41 @@
+"""What a caller may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gateway.call import Call
+from gateway.errors import Forbidden
+from gateway.policy import Policy
+from gateway.scopes import may_use
+
+
+@dataclass
+class Access(Policy):
+    """Roles, then the scopes of client and key: routes, workers, models. Targets out of scope are dropped."""
+
+    after: ClassVar[tuple[str, ...]] = ("identity",)
+
+    def apply(self, call: Call) -> None:
+        client, key = call.client, call.key
+        if key.role == "viewer":
+            raise Forbidden("A viewer's key reads the control API only; calls need a key with role client or service.")
+        if client.scope.unbounded and key.scope.unbounded:
+            return
+        route = call.route.name
+        if not may_use(client, key, "routes", route):
+            raise Forbidden(f"This key may not use the route '{route}'.", code="route_not_allowed")
+        if call.worker and not may_use(client, key, "workers", call.worker):
+            raise Forbidden(f"This key may not use the worker '{call.worker}'.", code="worker_not_allowed")
+        asked = call.facts.model
+        if asked is None or not call.route.model:
+            return
+        if not may_use(client, key, "models", asked):
+            call.targets = [t for t in call.targets if may_use(client, key, "models", t.model)]
+        if not call.targets:
+            raise Forbidden(
+                f"This key may not use the model '{asked}'. GET /v1/models lists what it may use.",
+                code="model_not_allowed",
+                param="model",
+            )
