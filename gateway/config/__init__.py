@@ -26,7 +26,7 @@ from gateway.config.people import (
     QuotaSettings,
     TierSettings,
 )
-from gateway.config.problems import ConfigError, Problem
+from gateway.config.problems import ConfigError, Problem, show_problems
 from gateway.config.settings import Settings
 
 __all__ = [
@@ -56,4 +56,5 @@ __all__ = [
     "find",
     "load",
     "needs_restart",
+    "show_problems",
 ]

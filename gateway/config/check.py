@@ -167,7 +167,11 @@ def _bad_setting(error: Any, name: str, entry: str, data: Any, place: Place) -> 
             expected=f"one of {', '.join(known)}",
             hint=near(error.key, known),
         )
-    return place.problem(f"{dotted(path)}: {error}", path, found=shown(path, data))
+    message, told, _ = str(error).rpartition(", found ")
+    if not told:
+        return place.problem(str(error), path, found=shown(path, data))
+    expected = message.removeprefix("Input should be ").replace("'", '"')
+    return place.problem(f"value of {dotted(path)} is not right", path, found=shown(path, data), expected=expected)
 
 
 def _unused(settings: Settings, used: set[str], place: Place) -> Iterator[Problem]:

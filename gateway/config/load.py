@@ -31,12 +31,13 @@ class Loaded:
     """A configuration that passed every check.
 
     `path` is None where there is no file. `warnings` are sentences for people: what was read otherwise than written,
-    what looks unintended. `expanded` are dotted keys whose text came from ${...}.
+    what looks unintended. `flags` are those given to `load`. `expanded` are dotted keys whose text came from ${...}.
     """
 
     settings: Settings
     path: FilePath | None
     source_text: str
+    flags: Mapping[str, str]
     warnings: tuple[str, ...]
     expanded: frozenset[str]
     place: Place
@@ -92,6 +93,7 @@ def load(
         settings,
         found,
         "" if source is None else source.text,
+        dict(flags or {}),
         tuple(warnings + list(remarks(settings, layers.data))),
         frozenset(dotted(where) for where in expanded),
         place,
@@ -124,7 +126,16 @@ def _validated(layers: Layers, place: Place, problems: list[Problem]) -> Setting
                 put(layers.data, where, layers.texts[where])
     unset = {(problem.table, problem.key) for problem in problems}
     found = [translate(error, layers.data, place) for error in errors]
-    raise ConfigError(problems + [problem for problem in found if (problem.table, problem.key) not in unset])
+    found = [problem for problem in found if (problem.table, problem.key) not in unset]
+    raise ConfigError([*problems, *found, *_policy_problems(layers.data, errors, place)])
+
+
+def _policy_problems(data: dict[str, Any], errors: list[Any], place: Place) -> list[Problem]:
+    """What is wrong with the policies, where the rest is wrong as well: better told at once than at the next try."""
+    parts = ("policies", "policy")
+    if any(error["loc"][:1] in [(part,) for part in parts] for error in errors):
+        return []
+    return check_policies(Settings.model_validate({part: data[part] for part in parts if part in data}), data, place)
 
 
 def _texts(errors: list[Any], layers: Layers) -> Iterator[Path]:

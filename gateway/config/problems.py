@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -122,3 +125,12 @@ def blacked_out(line: str) -> str:
         return text[0] + "*" * (len(text) - 2) + text[-1]
 
     return _QUOTED.sub(hide, line)
+
+
+def show_problems(error: ConfigError, as_json: bool = False) -> None:
+    """On standard error, coloured on a terminal (unless NO_COLOR is set); as JSON on standard output."""
+    if as_json:
+        print(json.dumps({"ok": False, "problems": error.as_json()}, indent=2))
+        return
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(error.render(color), file=sys.stderr)

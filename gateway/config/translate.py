@@ -80,22 +80,30 @@ def _unknown(path: Path, place: Place) -> Problem:
     table = dotted(path[:-1])
     name = str(path[-1])
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    elsewhere = [section for section in known_sections() if name in keys_of((section,))] if not near else []
-    hint = ""
-    if near:
-        hint = f"did you mean {near[0]!r}?"
-    elif elsewhere:
-        hint = f"{name!r} belongs in [{elsewhere[0]}]"
+    hint = f"did you mean {near[0]!r}?" if near else _home_of(name, path[:-1])
     expected = "one of " + ", ".join(known) if known else ""
     where = f"in [{table}]" if table else "at the top level"
     return place.problem(f"unknown key {name!r} {where}", path, value=False, expected=expected, hint=hint)
+
+
+def _home_of(name: str, table: Path) -> str:
+    """Where a key that is unknown here belongs: a table inside this one, or one at the top level."""
+    inner = [(*table, child) for child in keys_of(table)]
+    listed = [(*path, 0) for path in inner]
+    sections: list[Path] = [(section,) for section in Settings.model_fields]
+    for path in (*inner, *listed, *sections):
+        if name in keys_of(path):
+            end = "]]" if isinstance(path[-1], int) else "]"
+            named = dotted(part for part in path if not isinstance(part, int))
+            return f"{name!r} belongs in {'[[' if end == ']]' else '['}{named}{end}"
+    return ""
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     if kind == "wrong":
         return str(context["expected"])
     if kind == "literal_error":
-        return str(context["expected"])
+        return str(context["expected"]).replace("'", '"')
     bounds = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below",
               "less_than_equal": "at most"}  # fmt: skip
     if kind in bounds:
@@ -136,17 +144,22 @@ def shown(path: Path, data: Any) -> str:
     if any(isinstance(part, str) and (sounds_secret(part) or part in ("headers", "query")) for part in path[-2:]):
         return f"{_sort(value)} (hidden)"
     text = _toml(value)
-    return f"{_sort(value)} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({_sort(value)})"
 
 
 def _sort(value: Any) -> str:
     for types, name in (
-        (bool, "the truth value"), (str, "the text"), (int, "the whole number"), (Decimal, "the fraction"),
-        (list, "the list"), (dict, "the table"), (datetime | date | time, "the date"),
-    ):  # fmt: skip
+        (bool, "true or false"),
+        (str, "text"),
+        (int, "whole number"),
+        (Decimal, "fraction"),
+        (list, "list"),
+        (dict, "table"),
+        (datetime | date | time, "date"),
+    ):
         if isinstance(value, types):
             return name
-    return "the value"
+    return "value"
 
 
 def _toml(value: Any) -> str:
@@ -163,11 +176,6 @@ def _toml(value: Any) -> str:
             + " }"
         )
     return str(value)
-
-
-def known_sections() -> list[str]:
-    """Names of the tables at the top level that have fixed keys."""
-    return [name for name, field in Settings.model_fields.items() if _model(field.annotation) is not None]
 
 
 def keys_of(path: Path) -> list[str]:
