@@ -1,0 +1,223 @@
+"""Exchange: one request and its response, as an ASGI application sees them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+from gateway.server.head import Head
+
+logger = logging.getLogger("uvicorn.error")
+
+Message = dict[str, Any]
+Scope = dict[str, Any]
+Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+BODILESS = frozenset((204, 304))
+
+
+class Connection(Protocol):
+    """What an exchange needs of its connection."""
+
+    loop: asyncio.AbstractEventLoop
+    write_paused: bool
+
+    def compose(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, bool]: ...
+    def write(self, head: bytes, body: bytes) -> None: ...
+    def continue_reading(self, exchange: "Exchange") -> None: ...
+    def can_drain(self, exchange: "Exchange") -> bool: ...
+    def finish(self, exchange: "Exchange") -> None: ...
+    async def drained(self) -> None: ...
+
+
+class Exchange:
+    """One request and its response. Attributes an application may read:
+
+    `disconnected`: whether the client has left. `fields`: request header values by lower-case name (the last one
+    where a name is repeated; credentials, content-type and what frames the message are never repeated).
+    """
+
+    # Defaults live on the class: a request sets only what differs.
+    disconnected = False
+    begun = False  # whether the application was started
+    started = False  # whether response bytes were written
+    complete = False  # whether the response was written in full
+    arrived = False  # whether the request body has arrived in full
+    status = 0
+    headers: Iterable[tuple[bytes, bytes]] = ()
+    _pieces: list[bytes] | None = None  # what arrived of the body and was not received yet
+    buffered = 0  # its size in bytes
+    _received = False  # whether the application got the whole request body
+    _chunked = False
+    _bodiless = False
+    _left: int | None = None  # bytes of the response that content-length still promises
+    _waiters: list[asyncio.Future[None]] | None = None
+    _callbacks: list[Callable[[], object]] | None = None
+
+    def __init__(self, connection: Connection, head: Head, keep_alive: bool) -> None:
+        self._connection = connection
+        self.head = head
+        self.fields = head.fields
+        self.keep_alive = keep_alive
+        self.awaits_continue = head.expects_continue and head.length != 0
+
+    # For the application -------------------------------------------------------------------------------------------
+
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, synchronously, when the client leaves before its response is complete.
+
+        If it has left already the call comes at once. It must not block and must not raise.
+        """
+        if self.disconnected:
+            callback()
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    async def receive(self) -> Message:
+        """ASGI's receive: the body in one message or more, then `http.disconnect` when the client has left."""
+        while not (self.disconnected or self.complete):
+            if not self._received:
+                if self.arrived or self._pieces is not None:
+                    return {"type": "http.request", "body": self._take(), "more_body": not self.arrived}
+                self._connection.continue_reading(self)
+            await self._wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's send. The head goes out with the first body message; returns when there is room for more.
+
+        After the client has left, messages are dropped silently.
+
+        Raises:
+            RuntimeError: the message is out of order, or can't be sent as valid HTTP.
+        """
+        kind = message["type"]
+        if self.disconnected:
+            return
+        if kind == "http.response.body":
+            more = message.get("more_body", False)
+            self.send_body(message.get("body", b""), more)
+            if more and self._connection.write_paused:
+                await self._connection.drained()
+        elif kind == "http.response.start":
+            self.begin(message["status"], message.get("headers", ()))
+        else:
+            raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Set status and headers; nothing is written yet."""
+        if self.status:
+            raise RuntimeError("The response has been started before.")
+        self.status = status
+        self.headers = headers
+
+    def send_body(self, body: bytes, more: bool) -> None:
+        """Write part of the body, the last one unless `more`. Does not wait: `send` does."""
+        if self.complete or not self.status:
+            raise RuntimeError("The response is complete, or has not been started.")
+        head = b"" if self.started else self._head(body, more)
+        if self._bodiless:
+            body = b""
+        elif self._chunked:
+            body = _chunk(body, more)
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("The response body is not as long as its content-length.")
+        self.started = True
+        if not more:
+            self.complete = True
+        self._connection.write(head, body)
+        if not more:
+            self.headers = ()
+            if self._waiters is not None:
+                self._wake()
+            self._connection.finish(self)
+
+    def _head(self, body: bytes, more: bool) -> bytes:
+        """The head's bytes; decides how the body is framed."""
+        headers = self.headers
+        if self.status == 204:  # must have no content-length (RFC 9110 section 8.6)
+            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
+        raw, length, closes = self._connection.compose(self.status, headers)
+        lines = [raw]
+        self._bodiless = self.head.method == "HEAD" or self.status in BODILESS
+        if self._bodiless:
+            pass
+        elif length is not None:
+            self._left = length
+        elif not more:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        elif self.head.minor == 1:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            closes = True
+        if closes or not (self.arrived or self._connection.can_drain(self)):
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif self.head.minor == 0:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    # For the connection ---------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take a part of the request body; `arrived` is set before the last one."""
+        if data:
+            self.buffered += len(data)
+            if self._pieces is None:
+                self._pieces = [data]
+            else:
+                self._pieces.append(data)
+        if self._waiters is not None and (data or self.arrived):
+            self._wake()
+
+    def leave(self) -> None:
+        """The client has left, or was dropped: tell the application."""
+        if self.complete or self.disconnected:
+            return
+        self.disconnected = True
+        self._wake()
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                logger.exception("An on_disconnect callback failed")
+
+    def _take(self) -> bytes:
+        """What has arrived of the body since the last message."""
+        pieces, self._pieces = self._pieces, None
+        self.buffered = 0
+        self._received = self.arrived
+        if not self.arrived:
+            self._connection.continue_reading(self)
+        if pieces is None:
+            return b""
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        waiter = self._connection.loop.create_future()
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+        await waiter
+
+
+def _chunk(body: bytes, more: bool) -> bytes:
+    """The body in the chunked transfer coding."""
+    if not body:
+        return b"" if more else b"0\r\n\r\n"
+    return b"%x\r\n%b\r\n%b" % (len(body), body, b"" if more else b"0\r\n\r\n")

@@ -1,0 +1,54 @@
+"""Refusal: a request that the wire itself answers, since it never becomes one for the application.
+
+Refusal
++-- BadTarget     the path, query or Host has no safe canonical form (paths.py)
++-- BadFraming    head or body can be read in more than one way, or in none
++-- BodyRefused   the body is too large, or in an encoding that is not understood (bodies.py)
+"""
+
+import json
+from http import HTTPStatus
+
+
+class Refusal(Exception):  # noqa: N818 -- an answer, not a fault of ours
+    """An answer to the client: `status`, machine-readable `code`, and a `message` of what, why and what to do."""
+
+    def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+    def body(self) -> bytes:
+        """The error as OpenAI's clients read it: {"error": {"message", "type", "param", "code"}}."""
+        kind = "invalid_request_error" if self.status < 500 or self.status in (501, 505) else "server_error"
+        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+    def render(self, defaults: bytes = b"") -> bytes:
+        """The whole HTTP/1.1 answer; `defaults` are ready header lines such as the date, each ended by CRLF."""
+        body = self.body()
+        head = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n".encode()
+        extra = b"".join(b"%b: %b\r\n" % pair for pair in self.headers)
+        fixed = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        return b"".join((head, defaults, fixed, extra, b"\r\n", body))
+
+
+class BadFraming(Refusal):
+    """400: the bytes are not one HTTP/1.1 request with one reading."""
+
+    def __init__(self, reason: str, code: str = "malformed_request") -> None:
+        super().__init__(400, code, f"The request is not valid HTTP/1.1: {reason}. Nothing was processed.")
+
+
+class BadTarget(Refusal):
+    """400: the path, query or Host has no safe canonical form; `reason` says what is wrong."""
+
+    def __init__(self, reason: str, code: str = "bad_request_target") -> None:
+        super().__init__(400, code, f"The request target was refused: {reason}. Send a plain absolute path.")
+        self.reason = reason
+
+
+class BodyRefused(Refusal):
+    """400, 413 or 415: the request body is damaged, too large, or in an unknown encoding."""
