@@ -136,11 +136,19 @@ def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]
             problems.append(place.problem(f"policy {name!r} refuses its settings: {error}", ("policy", name)))
     if not problems:
         try:
+            if "identity" not in used:
+                raise PolicyError("the list lacks 'identity': without it nobody is told apart", "")
             check_order(built)
         except PolicyError as error:
-            where: Path = ("policies", [policy.name for policy in built].index(error.policy))
-            problems.append(place.problem(str(error), where, hint="the list is the order in which a call is decided"))
+            problems.append(_misplaced(error, [policy.name for policy in built], place))
     return [*problems, *_unused(settings, used, place)]
+
+
+def _misplaced(error: Any, names: list[str], place: Place) -> Problem:
+    path: Path = ("policies",)
+    if error.policy in names:
+        path = ("policies", len(names) - 1 - names[::-1].index(error.policy))  # of one that stands twice, the second
+    return place.problem(str(error), path, hint="the list is the order in which a call is decided")
 
 
 def _unknown_policy(message: str, entry: str, path: Path, place: Place) -> Problem:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config.check import check_policies, cross_check
+from gateway.config.display import leaves
 from gateway.config.effective import effective
 from gateway.config.expand import Expansion
 from gateway.config.files import resolved, with_secrets
@@ -46,7 +47,7 @@ class Loaded:
     def origins(self) -> Mapping[str, str]:
         """Dotted key of every setting to "default", "file:LINE", "env:NAME" or "flag:--x"."""
         dumped = self.settings.model_dump(by_alias=True)
-        return {dotted(path): self._origin(path) for path in _leaves(dumped)}
+        return {dotted(path): self._origin(path) for path, _ in leaves(dumped)}
 
     def _origin(self, path: Path) -> str:
         above = self.place.layers.origin(path)
@@ -142,20 +143,6 @@ def _texts(errors: list[Any], layers: Layers) -> Iterator[Path]:
     for error in errors:
         if error["type"] == "string_type" and error["loc"] in layers.texts:
             yield error["loc"]
-
-
-def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Paths of all values; a list counts as one, unless it holds tables."""
-    inner: Iterator[tuple[str | int, Any]] | None = None
-    if isinstance(value, dict):
-        inner = iter(value.items())
-    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-        inner = iter(enumerate(value))
-    if inner is None:
-        yield path
-        return
-    for key, one in inner:
-        yield from _leaves(one, (*path, key))
 
 
 def _is_table(data: Any, path: Path) -> bool:

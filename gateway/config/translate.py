@@ -16,6 +16,7 @@ from gateway.config.layers import Layers, get
 from gateway.config.problems import Path, Problem, dotted, sounds_secret, split
 from gateway.config.settings import Settings
 from gateway.config.source import Source
+from gateway.config.values import plain_text
 
 _EXPECTED = {
     "string_type": "text in quotes",
@@ -143,7 +144,7 @@ def shown(path: Path, data: Any) -> str:
         return ""
     if any(isinstance(part, str) and (sounds_secret(part) or part in ("headers", "query")) for part in path[-2:]):
         return f"{_sort(value)} (hidden)"
-    text = _toml(value)
+    text = plain_text(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({_sort(value)})"
 
 
@@ -160,22 +161,6 @@ def _sort(value: Any) -> str:
         if isinstance(value, types):
             return name
     return "value"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(f"{key} = {'...' if sounds_secret(key) else _toml(inner)}" for key, inner in value.items())
-            + " }"
-        )
-    return str(value)
 
 
 def keys_of(path: Path) -> list[str]:

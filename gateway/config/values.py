@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
+
+from gateway.config.problems import sounds_secret
 
 PUSD = 10**12  # pico-dollars in a dollar
 
@@ -56,6 +59,20 @@ def wrong(expected: str, key: str = "") -> PydanticCustomError:
     `key` names the key of the table, where a rule about the whole table found it.
     """
     return PydanticCustomError("wrong", "{expected}", {"expected": expected, "key": key})
+
+
+def plain_text(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(plain_text(inner) for inner in value) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{key} = {'...' if sounds_secret(key) else plain_text(inner)}" for key, inner in value.items())
+        return "{ " + ", ".join(pairs) + " }" if value else "{}"
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def parse_size(value: Any) -> int:
