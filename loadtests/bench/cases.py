@@ -1,0 +1,63 @@
+"""What is measured: the kinds of load, how wide, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from loadtests.bench.requests import LARGE, SMALL
+
+WIDTHS = (1, 8, 32, 128)  # requests at once
+STREAMS = 32  # streams at once
+PACE_S = 0.005  # between two chunks of a paced stream
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of load at one concurrency. `spread_us` sets the streams' beginnings apart."""
+
+    name: str
+    model: str
+    width: int
+    size: int = SMALL
+    spread_us: int = 0
+    headline: bool = False  # goes into build/bench.json, and is measured longer
+
+    @property
+    def streams(self) -> bool:
+        return self.model != "bench-plain"
+
+
+def _plain(label: str, size: int) -> list[Case]:
+    return [
+        Case(f"{label} c={width}", "bench-plain", width, size, headline=size == SMALL and width == 32)
+        for width in WIDTHS
+    ]
+
+
+SMALL_32 = Case("1.2 KB c=32", "bench-plain", 32, headline=True)
+PACED = Case("paced", "bench-paced-200", STREAMS, spread_us=int(PACE_S / STREAMS * 1e6), headline=True)
+BURST = Case("burst", "bench-burst-1000", STREAMS, headline=True)
+ALL = (*_plain("1.2 KB", SMALL), *_plain("38 KB", LARGE), PACED, BURST)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run measures. A window is what counts; the warm-up before it is load that is not counted."""
+
+    rounds: int = 3
+    warm_s: float = 0.4
+    window_s: float = 1.0
+    headline_s: float = 2.0
+    starts: int = 3  # cold starts timed
+    soak_requests: int = 100_000
+    clients: tuple[int, int] = (10, 10_000)
+    client_rounds: int = 5
+    cases: tuple[Case, ...] = field(default=ALL)
+
+    def window(self, case: Case) -> float:
+        return self.headline_s if case.headline else self.window_s
+
+
+SHORT = Plan()
+LONG = Plan(rounds=7, warm_s=1.0, window_s=3.0, headline_s=5.0, starts=7, soak_requests=1_000_000, client_rounds=9)
+TINY = Plan(1, 0.1, 0.2, 0.3, 1, 2_000, (2, 20), 1, (SMALL_32, PACED, BURST))
