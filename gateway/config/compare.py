@@ -9,14 +9,14 @@ from pydantic import SecretStr
 from gateway.config.problems import Path, dotted
 from gateway.config.settings import Settings
 
-#: Bound when the process starts: a listener, files it owns, the protocol class. A table stands for all in it.
+#: Bound when the process starts: a listener, files it owns, the protocol class, the log.
 NEEDS_RESTART = frozenset(
     {
-        "server.listen", "server.workers", "server.data_dir", "server.root_path", "server.protocol",
-        "server.trusted_proxies", "server.header_timeout_s", "server.body_timeout_s", "server.min_body_rate",
-        "server.keep_alive_s", "server.write_timeout_s", "server.max_headers", "server.max_header_bytes",
-        "server.max_connections_per_address", "server.uncapped", "server.watch", "server.log_format", "state.url",
-        "records.url", "records.durability", "records.pepper_file", "demo",
+        "server.listen", "server.workers", "server.data_dir", "server.root_path", "server.drain_s", "server.protocol",
+        "server.header_timeout_s", "server.body_timeout_s", "server.min_body_rate", "server.keep_alive_s",
+        "server.write_timeout_s", "server.max_headers", "server.max_header_bytes", "server.max_connections_per_address",
+        "server.uncapped", "server.watch", "server.log_format", "server.log_level", "state.url", "records.url",
+        "records.durability", "records.retention_days", "records.time_zone", "records.pepper_file",
     }
 )  # fmt: skip
 
@@ -24,8 +24,6 @@ NEEDS_RESTART = frozenset(
 def changes(old: Settings, new: Settings) -> list[str]:
     """Dotted keys whose values differ, sorted; a table that came or went is one key. Secrets are compared in clear."""
     found = _differences((), old.model_dump(by_alias=True), new.model_dump(by_alias=True))
-    if old.demo != new.demo:
-        found.append(("demo",))
     return sorted(dotted(path) for path in found)
 
 

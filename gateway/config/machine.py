@@ -39,8 +39,8 @@ def _state_url(value: str) -> str:
 
 
 def _records_url(value: str) -> str:
-    if value != "sqlite" and not (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
-        raise wrong('"sqlite" (a file in data_dir) or "sqlite:///path/to/file": other databases are not built yet')
+    if value != "sqlite":
+        raise wrong('"sqlite": other databases are not built yet')
     return value
 
 

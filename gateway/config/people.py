@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, model_validator
 
+from gateway.clients import Role
 from gateway.config.values import (
     Count,
     FilePath,
@@ -24,8 +25,6 @@ from gateway.config.values import (
 
 if TYPE_CHECKING:
     from gateway.clients import BudgetRules, Client, QuotaRules, Scope, Tier
-
-from gateway.clients import Role
 
 #: The figures of the system that was replaced; a file may override single fields of them.
 BUILTIN_TIERS: dict[str, dict[str, Any]] = {
@@ -54,11 +53,22 @@ BUILTIN_TIERS: dict[str, dict[str, Any]] = {
 }
 
 
-class QuotaSettings(Section):
+class RateSettings(Section):
     """Rates such as "600/minute". None: the default of one level up; an empty list: no limit of that sort."""
 
     requests: Rates | None = None
     tokens: Rates | None = None
+
+    def rules(self) -> QuotaRules:
+        """As admission takes them."""
+        from gateway.clients import QuotaRules
+
+        return QuotaRules(self.requests, self.tokens)
+
+
+class QuotaSettings(RateSettings):
+    """Rates, and how many calls at the same time."""
+
     concurrent: Count | None = None
 
     def rules(self) -> QuotaRules:
@@ -89,7 +99,7 @@ class TierSettings(Section):
     concurrent: Count = 5
     rate_multiplier_milli: Milli = Field(default=1000, alias="rate_multiplier")
     discount_percent: Percent = 0
-    quota: QuotaSettings = QuotaSettings()
+    quota: RateSettings = RateSettings()
     budget: BudgetSettings = BudgetSettings()
 
     def tier(self, name: str) -> Tier:

@@ -242,7 +242,8 @@ def normal_url(value: str) -> str:
         raise wrong("a base URL without user or password in it: credentials belong in api_key or headers")
     if parts.query or parts.fragment:
         raise wrong("a base URL without ? or #: a fixed query belongs in `query`")
-    return re.sub(r"(/v1)(/v1)+(?=/|$)", r"\1", url)
+    path = re.sub(r"(/v1)(/v1)+(?=/|$)", r"\1", re.sub(r"/{2,}", "/", parts.path))
+    return parts._replace(path=path).geturl()
 
 
 def header_name(value: str) -> str:
