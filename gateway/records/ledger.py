@@ -2,55 +2,126 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+import structlog
 
+from gateway.records.durability import Durable
+from gateway.records.frames import CALL, FRAME_HEAD, INTENT, MAX_PAYLOAD, SETTLEMENT
+from gateway.records.journal import Journal, LedgerFull
+from gateway.records.posting import Posting
+from gateway.records.queries import Queries, Spent
 from gateway.records.rows import AttemptRow, CallRow
+from gateway.records.writer import Writer
+
+__all__ = ["By", "Ledger", "LedgerFull", "Spent"]
 
 By = Literal["org", "client", "key", "model", "provider", "route"]
 
-
-class Spent(msgspec.Struct, frozen=True):
-    """What one org, client or key used in a period: unresolved attempts count at their worst case."""
-
-    requests: int
-    tokens: int
-    cost_pusd: int  # what providers charge
-    charge_pusd: int  # what the client pays
+_RESERVE = 4096  # bytes in the journal that each intent sets aside for its settlement
+_SHORT = _RESERVE - FRAME_HEAD  # payloads up to this always fit
+_LONGEST_TEXT = 96  # bytes of a text, where a row must fit into what was set aside
+_MOST_LATE = 10_000
 
 
 class Ledger:
     """Made by `Records.open`. Every attempt has exactly one row, also after kill -9."""
 
+    def __init__(
+        self, journal: Journal, writer: Writer, posting: Posting, queries: Queries, durable: Durable | None
+    ) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._posting = posting
+        self._queries = queries
+        self._durable = durable
+        self._open: set[str] = set()
+        self._encode = msgspec.msgpack.Encoder(enc_hook=repr).encode  # notes may hold anything
+        self.dropped = 0  # calls without an attempt that found no room, even in memory
+
     def intend(self, row: AttemptRow) -> None:
         """Journals an attempt before it is sent. Raises LedgerFull: then it must not be sent."""
-        raise NotImplementedError
+        payload = self._encode(row)
+        if len(payload) > _SHORT:
+            payload = self._encode(shortened(row))
+        self._journal.append(INTENT, payload, _RESERVE)
+        self._open.add(row.id)
 
     async def durable(self) -> None:
         """Returns when all that was intended so far survives what `durability` promises; at once for "process"."""
+        if self._durable is not None:
+            await self._durable.reached(self._journal.last_seq)
 
     def settle(self, row: AttemptRow, call: CallRow | None) -> None:
         """Journals how an attempt ended, once; with the call's row when the call ended too. Never refuses."""
-        raise NotImplementedError
+        if row.id not in self._open:
+            structlog.get_logger().error("settled twice or never intended; ignored", attempt=row.id)
+            return
+        payload = self._encode((row, call))
+        if len(payload) > _SHORT and not self._journal.fits(payload, _RESERVE):
+            payload = self._encode((shortened(row), None if call is None else shortened(call)))
+        self._open.remove(row.id)
+        self._journal.append_reserved(SETTLEMENT, payload, _RESERVE)
+        if self._writer.idle:
+            self._writer.wake()
 
     def record(self, call: CallRow) -> None:
-        """Journals a call that ended without a (further) attempt: refused, or answered here. A full journal drops
-        refusals (counted in `dropped`) and raises LedgerFull for others."""
-        raise NotImplementedError
+        """Journals a call that ended without a (further) attempt: refused, or answered here. Never refuses: in a full
+        journal it waits in memory, and only there."""
+        payload = self._encode(call)
+        if len(payload) > MAX_PAYLOAD:
+            payload = self._encode(shortened(call))
+        self._journal.offer(CALL, payload)
+        if self._journal.late > _MOST_LATE:
+            self._journal.drop_late()
+            self.dropped += 1
+        if self._writer.idle:
+            self._writer.wake()
+
+    async def correct(self, row: AttemptRow) -> None:
+        """Replaces a settled attempt by what was learnt later; all sums follow."""
+        await self._writer.run(lambda connection: self._posting.correct(connection, row), full=False)
 
     async def spent(self, since_wall_ns: int, until_wall_ns: int | None = None, by: By = "client") -> dict[str, Spent]:
-        """Sums since a whole minute, by org, client or key; for budgets at start-up."""
-        raise NotImplementedError
+        """Sums since a whole minute, by org, client, key, ...; for budgets at start-up."""
+        return await self._queries.spent(since_wall_ns, until_wall_ns, by)
+
+    @property
+    def open(self) -> int:
+        """Attempts that are under way."""
+        return len(self._open)
 
     def health(self) -> list[str]:
         """Reasons why the ledger is not well; empty when it is."""
-        raise NotImplementedError
+        reasons = self._writer.health()
+        if self._journal.room - self._journal.reserved < 2 * _RESERVE:
+            reasons.append("ledger: the journal is full, calls are refused")
+        if self._journal.late:
+            reasons.append(f"ledger: {self._journal.late} calls without an attempt wait in memory")
+        if self.dropped:
+            reasons.append(f"ledger: {self.dropped} calls without an attempt were not recorded")
+        return reasons
 
     async def erase(self, org: str) -> int:
         """Deletes all rows and sums of an org; returns how many calls and attempts went."""
-        raise NotImplementedError
+        return await self._writer.run(lambda connection: self._posting.erase(connection, org))
 
     async def flush(self) -> None:
         """Returns when all that was journalled before is committed to the database."""
-        raise NotImplementedError
+        self._journal.catch_up()
+        await self._writer.flush()
+        if self._journal.late:
+            await self.flush()
+
+
+def shortened(row: Any) -> Any:
+    """A copy whose encoding fits into what an intent sets aside: texts cut, notes dropped, all figures kept."""
+    changes: dict[str, Any] = {}
+    for name in row.__struct_fields__:
+        value = getattr(row, name)
+        if isinstance(value, str) and len(value.encode()) > _LONGEST_TEXT:
+            changes[name] = value.encode()[:_LONGEST_TEXT].decode(errors="ignore")
+        elif isinstance(value, dict):
+            changes[name] = None
+    return msgspec.structs.replace(row, **changes)

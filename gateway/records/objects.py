@@ -2,37 +2,90 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import msgspec
+from sqlalchemy import Connection, select
 
+from gateway.clock import Clock
+from gateway.records import schema
+from gateway.records.frames import OBJECT, OBJECT_GONE
+from gateway.records.journal import Journal
+from gateway.records.queries import Queries
+from gateway.records.rows import ObjectRow
+from gateway.records.writer import Writer
 
-class ObjectRow(msgspec.Struct, array_like=True, frozen=True):
-    """A provider object and its maker; `kind` is file, batch, response, ..."""
+__all__ = ["ObjectRow", "Objects"]
 
-    id: str
-    org: str
-    client: str
-    provider: str
-    kind: str
-    created_wall_ns: int
+_REMEMBERED = 20_000
+_IN_ONE_QUERY = 500
 
 
 class Objects:
     """Remembers makers in the database, with a bounded memory of the latest."""
 
+    def __init__(self, journal: Journal, writer: Writer, queries: Queries, clock: Clock) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._queries = queries
+        self._clock = clock
+        self._latest: OrderedDict[str, ObjectRow | None] = OrderedDict()  # None: gone
+        self._encode = msgspec.msgpack.Encoder().encode
+
     def add(self, id: str, org: str, client: str, provider: str, kind: str) -> None:
         """Journals a new object (survives kill -9); known to `owner` at once."""
-        raise NotImplementedError
-
-    async def owner(self, id: str) -> ObjectRow | None:
-        """Who made it; None for ids nobody here made."""
-        raise NotImplementedError
-
-    async def filter_own(self, ids: Iterable[str], org: str) -> set[str]:
-        """Those of the ids that belong to the org."""
-        raise NotImplementedError
+        row = ObjectRow(id, org, client, provider, kind, self._clock.wall_ns())
+        self._remember(id, row)
+        self._journal_it(OBJECT, self._encode(row))
 
     def discard(self, id: str) -> None:
         """Journals that the object was deleted at the provider."""
-        raise NotImplementedError
+        self._remember(id, None)
+        self._journal_it(OBJECT_GONE, id.encode())
+
+    async def owner(self, id: str) -> ObjectRow | None:
+        """Who made it; None for ids nobody here made."""
+        if id in self._latest:
+            return self._latest[id]
+        found = (await self._queries.read(lambda connection: _find(connection, [id]))).get(id)
+        if id in self._latest:
+            return self._latest[id]  # made or deleted while we looked
+        if found is not None:
+            self._remember(id, found)
+        return found
+
+    async def filter_own(self, ids: Iterable[str], org: str) -> set[str]:
+        """Those of the ids that belong to the org."""
+        wanted = set(ids)
+        unknown = [id for id in wanted if id not in self._latest]
+        found: dict[str, ObjectRow | None] = {}
+        if unknown:
+            found.update(await self._queries.read(lambda connection: _find(connection, unknown)))
+        found.update((id, self._latest[id]) for id in wanted if id in self._latest)
+        return {id for id, row in found.items() if row is not None and row.org == org}
+
+    def forget(self, org: str) -> None:
+        """After the org's erasure."""
+        for id in [id for id, row in self._latest.items() if row is not None and row.org == org]:
+            del self._latest[id]
+
+    def _remember(self, id: str, row: ObjectRow | None) -> None:
+        self._latest[id] = row
+        self._latest.move_to_end(id)
+        if len(self._latest) > _REMEMBERED:
+            self._latest.popitem(last=False)
+
+    def _journal_it(self, kind: int, payload: bytes) -> None:
+        self._journal.offer(kind, payload)
+        if self._writer.idle:
+            self._writer.wake()
+
+
+def _find(connection: Connection, ids: list[str]) -> dict[str, ObjectRow]:
+    table = schema.objects
+    found: dict[str, ObjectRow] = {}
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        query = select(table).where(table.c.id.in_(ids[start : start + _IN_ONE_QUERY]))
+        found.update((row[0], ObjectRow(*row)) for row in connection.execute(query))
+    return found

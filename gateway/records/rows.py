@@ -1,4 +1,4 @@
-"""The two rows of the ledger. Cost sits on attempts, charge and savings on the call."""
+"""The two rows of the ledger, and provider objects. Cost sits on attempts, charge and savings on the call."""
 
 from __future__ import annotations
 
@@ -79,3 +79,14 @@ class CallRow(msgspec.Struct, array_like=True):
     estimated: bool = False
     unpriced: bool = False
     notes: dict[str, object] | None = None
+
+
+class ObjectRow(msgspec.Struct, array_like=True, frozen=True):
+    """A provider object and its maker; `kind` is file, batch, response, ..."""
+
+    id: str
+    org: str
+    client: str
+    provider: str
+    kind: str
+    created_wall_ns: int

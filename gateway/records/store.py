@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 from gateway.clock import Clock
 from gateway.directory import Directory
+from gateway.records import retention, verbs
+from gateway.records.database import Database, Lock, RecordsError, reason_of
+from gateway.records.durability import Durable
+from gateway.records.frames import Geometry
+from gateway.records.journal import Journal
 from gateway.records.keys import Keys
 from gateway.records.ledger import Ledger
 from gateway.records.objects import Objects
 from gateway.records.options import Options
+from gateway.records.pepper import load_pepper
+from gateway.records.posting import Posting
 from gateway.records.queries import Queries
+from gateway.records.recovery import Recovered, open_journal
+from gateway.records.rollups import Rollups
+from gateway.records.writer import Writer
 
+if TYPE_CHECKING:
+    from gateway.control.socket import Verb
 
-class RecordsError(Exception):
-    """The records can't be opened or changed as asked; the message says why and what to do."""
+__all__ = ["Records", "RecordsError"]
+
+_PURGE_EVERY_S = 600.0
+_BETWEEN_BATCHES_S = 0.05  # the ledger has its turn
+_CLOSE_PATIENCE_S = 10.0
 
 
 class Records:
@@ -25,6 +46,30 @@ class Records:
     keys: Keys
     queries: Queries
     pepper: bytes
+    recovered: Recovered  # what the start found of the run before
+
+    def __init__(self, data_dir: Path, options: Options, clock: Clock, pepper: bytes | None) -> None:
+        """Blocks; use `open`."""
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._options = options
+        self._clock = clock
+        self._lock = Lock(data_dir)
+        try:
+            self.pepper = load_pepper(data_dir) if pepper is None else pepper
+            self._database = _database(data_dir / "tidegate.db", options)
+            posting = Posting(Rollups())
+            geometry = Geometry(options.segments, options.segment_bytes)
+            self._journal, self.recovered = _journal(self._database, posting, data_dir, geometry)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._writer = Writer(self._database, self._journal, posting, options.group_ms / 1000)
+        self.queries = Queries(self._database)
+        self._durable = Durable(self._journal) if options.durability == "power" else None
+        self.ledger = Ledger(self._journal, self._writer, posting, self.queries, self._durable)
+        self.objects = Objects(self._journal, self._writer, self.queries, clock)
+        self.keys = Keys(self._writer, self.queries, self.pepper, clock, data_dir)
+        self._purging: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -33,12 +78,76 @@ class Records:
         """Locks the directory, migrates the database, replays the journal. Raises RecordsError (in use, disk full).
 
         `pepper` None: TIDEGATE_PEPPER, else data_dir/pepper, made (0600) when missing."""
-        raise NotImplementedError
+        records = await asyncio.to_thread(cls, data_dir, options or Options(), clock or Clock(), pepper)
+        records._start()
+        return records
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def released() -> None:  # in the writer's thread
+            if self._journal.late:
+                loop.call_soon_threadsafe(self._journal.catch_up)
+
+        self._journal.on_released = released
+        self._writer.start()
+        if self._options.retention_days:
+            self._purging = asyncio.create_task(self._purge())
+        if self.recovered.replayed or self.recovered.unresolved or self.recovered.rejected:
+            structlog.get_logger().warning(
+                "the journal held records of a run that did not end well",
+                replayed=self.recovered.replayed,
+                unresolved=self.recovered.unresolved,
+                rejected=self.recovered.rejected,
+            )
+
+    async def _purge(self) -> None:
+        pause_s = 0.0
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                more = await self._writer.run(self._purge_some, full=False)
+            except RecordsError as error:
+                structlog.get_logger().warning("old rows were not purged; trying again later", reason=str(error))
+                more = False
+            pause_s = _BETWEEN_BATCHES_S if more else _PURGE_EVERY_S
+
+    def _purge_some(self, connection: Connection) -> bool:
+        return retention.purge(connection, self._clock.wall_ns(), self._options.retention_days)
 
     def attach(self, directory: Directory) -> None:
         """Keys made, rotated or revoked from now on change this directory too."""
-        raise NotImplementedError
+        self.keys.attach(directory)
+
+    def verbs(self) -> dict[str, Verb]:
+        """What the command line may ask over the admin socket."""
+        return verbs.of(self)
 
     async def aclose(self) -> None:
-        """Flushes and lets go; the lock last."""
-        raise NotImplementedError
+        """Flushes and lets go, the lock last. A stuck database is left after ten seconds: the journal has the rest."""
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.wait([self._purging])
+        self._journal.catch_up()
+        await self._writer.aclose(_CLOSE_PATIENCE_S)
+        if self._durable is not None:
+            await self._durable.aclose()
+        await self.queries.aclose()
+        await asyncio.to_thread(self._database.close)
+        self._journal.close()
+        self._lock.release()
+
+
+def _database(path: Path, options: Options) -> Database:
+    try:
+        return Database(path, safe=options.durability == "power")
+    except DatabaseError as error:
+        raise RecordsError(f"can't open {path}: {reason_of(error)}") from error
+
+
+def _journal(database: Database, posting: Posting, data_dir: Path, geometry: Geometry) -> tuple[Journal, Recovered]:
+    try:
+        return open_journal(database, posting, data_dir / "ledger.journal", geometry)
+    except BaseException:
+        database.close()
+        raise

@@ -1,0 +1,131 @@
+"""The tables of the durable records. Columns of calls and attempts are the fields of their rows, in order."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import msgspec
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
+
+from gateway.records.rows import AttemptRow, CallRow, ObjectRow
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: What roll-ups sum, beside their bucket and dimensions.
+MEASURES = (
+    "calls",
+    "answered",
+    "refused",
+    "failed",
+    "gone",
+    "charge_pusd",
+    "saved_pusd",
+    "duration_us",
+    "wait_us",
+    "attempts",
+    "failed_attempts",
+    "input_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_pusd",
+    "unresolved_pusd",
+    "estimated",
+    "unpriced",
+)
+
+#: What roll-ups are kept apart by.
+DIMENSIONS = ("org", "client", "key", "model", "provider", "route")
+
+
+def _column(name: str, hint: Any, **more: Any) -> Column[Any]:
+    if hint is bool:
+        return Column(name, Boolean(create_constraint=False), nullable=False, **more)
+    if hint is int:
+        return Column(name, BigInteger, nullable=False, **more)
+    if hint is str:
+        return Column(name, Text, nullable=False, **more)
+    return Column(name, Text, nullable=True, **more)  # a mapping, as JSON
+
+
+def _columns(row: type[msgspec.Struct], primary: str) -> list[Column[Any]]:
+    hints = get_type_hints(row)
+    return [_column(name, hints[name], primary_key=name == primary) for name in row.__struct_fields__]
+
+
+# Rows are stored in the order of their ids, which are UUIDv7: one tree that grows at its right edge.
+attempts = Table("attempts", metadata, *_columns(AttemptRow, "id"), sqlite_with_rowid=False)
+Index("ix_attempts_started_wall_ns", attempts.c.started_wall_ns)
+
+# What a start has to resolve: never more than a few.
+Index("ix_attempts_open", attempts.c.id, sqlite_where=attempts.c.outcome == "open")
+
+calls = Table("calls", metadata, *_columns(CallRow, "id"), sqlite_with_rowid=False)
+Index("ix_calls_started_wall_ns", calls.c.started_wall_ns)
+Index("ix_calls_client_id", calls.c.client, calls.c.id)
+
+objects = Table("objects", metadata, *_columns(ObjectRow, "id"), sqlite_with_rowid=False)
+Index("ix_objects_org", objects.c.org)
+
+dimensions = Table(
+    "dimensions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    *(Column(name, Text, nullable=False) for name in DIMENSIONS),
+    UniqueConstraint(*DIMENSIONS),
+)
+
+
+def _rollup(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("bucket", BigInteger, primary_key=True, autoincrement=False),  # its start, seconds since the epoch
+        Column("dimension", Integer, primary_key=True, autoincrement=False),
+        *(Column(measure, BigInteger, nullable=False) for measure in MEASURES),
+        sqlite_with_rowid=False,
+    )
+
+
+#: Seconds a bucket, and the table of its sums.
+ROLLUPS = {60: _rollup("usage_minute"), 3600: _rollup("usage_hour"), 86400: _rollup("usage_day")}
+
+#: One row: up to where the journal is in the database.
+ledger_state = Table(
+    "ledger_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("applied_seq", BigInteger, nullable=False),  # settlements up to here are rows
+    Column("closed_seq", BigInteger, nullable=False),  # intents up to here are rows or settled
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("org", Text, nullable=False, index=True),
+    Column("tier", Text, nullable=False),
+    Column("rules", Text, nullable=False),  # scope, quota, budget as JSON
+    Column("created_wall_ns", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("client", Text, nullable=False, index=True),
+    Column("role", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),  # HMAC-SHA-256 in hex
+    Column("hint", Text, nullable=False),
+    Column("rules", Text, nullable=False),
+    Column("created_wall_ns", BigInteger, nullable=False),
+    Column("expires_wall_ns", BigInteger, nullable=True),
+    Column("revoked_wall_ns", BigInteger, nullable=True),
+)
