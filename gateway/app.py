@@ -29,6 +29,7 @@ from gateway.records.keys import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
 from gateway.state.memory import MemoryStore
+from gateway.state.store import Store
 
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
@@ -41,7 +42,7 @@ PAGES = frozenset((b"/", b"/livez", b"/readyz", b"/health", b"/metrics"))
 class Gateway:
     """One gateway: an ASGI application, and what it takes to run it. Made by `open`, ended by `aclose`."""
 
-    store: MemoryStore
+    store: Store
     directory: Directory
     prices: Prices
     time_zone: str
@@ -161,7 +162,7 @@ class Gateway:
             from gateway.demo import DemoSettings, start
 
             self._demo = await start(DemoSettings())
-        return self._demo.origin
+        return self._demo.base_url
 
     def _verbs(self) -> dict[str, Verb]:
         """What the command line may ask a running gateway, besides the records' own."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from gateway.catalog import Catalog, Entry, Providers
@@ -15,10 +14,12 @@ from gateway.directory import KeyEntry, digest_of
 from gateway.live import Live
 from gateway.pipeline import Pipeline
 from gateway.policy import Gate, Policy, build, check_order
-from gateway.prices import Prices
+from gateway.prices import Prices, Quote
 from gateway.providers import KINDS
 from gateway.providers.base import Provider
 from gateway.resolve import Resolver
+from gateway.server.headers import DROP, KEEP, RequestRules, ResponseRules
+from gateway.server.peers import Networks
 from gateway.targets import Target
 from gateway.upstream.base import Timeouts, UpstreamClient
 
@@ -122,12 +123,27 @@ def _provider(
         headers=[(header.lower().encode(), value.get_secret_value().encode()) for header, value in one.headers.items()],
         query=urlencode({key: value.get_secret_value() for key, value in one.query.items()}).encode(),
         auth_header=(one.auth_header or "").lower().encode(),
-        pass_headers=frozenset(header.lower().encode() for header in one.pass_headers),
+        request_rules=_ProviderRules(kind, one.pass_headers),
+        response_rules=ResponseRules(kind),
         max_concurrent=one.max_concurrent,
         demo=bool(getattr(one, "demo", False)),
     )
-    provider.sent_headers = provider.kind.credentials(provider)
+    # What is metered has to be readable: upstream is always asked for the plain encoding.
+    provider.sent_headers = [*provider.kind.credentials(provider), (b"accept-encoding", b"identity")]
     return provider
+
+
+class _ProviderRules(RequestRules):
+    """The kind's own rules, and the headers that this provider's configuration lets pass besides."""
+
+    def __init__(self, kind: str, passed: Iterable[str]) -> None:
+        super().__init__(kind)
+        self._passed = frozenset(name.lower().encode() for name in passed)
+
+    def decide(self, name: bytes) -> int:
+        if name == b"accept-encoding":
+            return DROP  # we ask for the plain encoding ourselves
+        return KEEP if name in self._passed else super().decide(name)
 
 
 def _client(one: EndpointSettings, timeouts: Timeouts) -> UpstreamClient:
@@ -166,26 +182,11 @@ def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], p
     return Entry(name, targets, tuple(model.aliases))
 
 
-def _quote(prices: Prices, provider: Provider, model: str, upstream_model: str):  # type: ignore[no-untyped-def]
+def _quote(prices: Prices, provider: Provider, model: str, upstream_model: str) -> Quote:
     return prices.quote(provider.kind.name, provider.name, model, upstream_model)
 
 
-def _trust(networks: tuple[object, ...]):  # type: ignore[no-untyped-def]
-    """Whether a peer's address is one of the trusted proxies; answers are kept, there are few proxies."""
-    parsed = [ip_network(str(network), strict=False) for network in networks]
-    if not parsed:
-        return lambda peer: False
-    known: dict[str, bool] = {}
-
-    def trusted(peer: str) -> bool:
-        found = known.get(peer)
-        if found is None:
-            try:
-                found = any(ip_address(peer) in network for network in parsed)
-            except ValueError:
-                found = False
-            if len(known) < 1024:
-                known[peer] = found
-        return found
-
-    return trusted
+def _trust(networks: Iterable[object]) -> Callable[[str], bool]:
+    """Whether a peer's address is one of the trusted proxies."""
+    trusted = Networks(tuple(str(network) for network in networks))
+    return trusted.__contains__

@@ -80,8 +80,6 @@ class Concluder:
                 ours.append((b"x-tidegate-cost", dollars(row.cost_pusd)))
             elif call.reserved_pusd:
                 ours.append((b"x-tidegate-reserved", dollars(call.reserved_pusd)))
-            if row.upstream_request_id:
-                ours.append((b"x-upstream-request-id", row.upstream_request_id.encode("ascii", "replace")))
         overhead_us = (self._now_ns() - call.started_ns - call.upstream_ns) // 1000
         ours.append((b"x-tidegate-overhead-ms", b"%d.%03d" % divmod(max(0, overhead_us), 1000)))
         if call.demo:

@@ -19,6 +19,7 @@ from gateway.failures import cut_short, disguised, explain
 from gateway.providers.base import Meter
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import AttemptRow
+from gateway.server.headers import response_headers
 from gateway.targets import Target
 from gateway.upstream.base import FirstByteTimeout, TotalTimeout, UpstreamError, UpstreamRequest, UpstreamResponse
 from gateway.usage import Usage
@@ -139,8 +140,8 @@ class Forwarder:
         attempt.row.ttfb_us = waited_ns // 1000
         call.upstream_ns += waited_ns
         attempt.row.status = response.status
-        attempt.headers = kind.reply_headers(response.headers)
-        attempt.row.upstream_request_id = kind.request_id(response.headers)
+        attempt.headers = response_headers(response.headers, provider.response_rules)
+        attempt.row.upstream_request_id = value_of(attempt.headers, b"x-upstream-request-id").decode("ascii", "replace")
         attempt.meter = kind.meter(call, attempt.target, response.status, response.headers)
         return response
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -69,6 +69,9 @@ class Gauge:
         self.name, self.doc, self.labels, self.read = name, doc, labels, read
 
 
+One = TypeVar("One", Counter, Histogram)
+
+
 class Metrics:
     """All counters, histograms and gauges by name; asking twice for one name gives the same object."""
 
@@ -77,11 +80,11 @@ class Metrics:
 
     def counter(self, name: str, doc: str, labels: Labels = ()) -> Counter:
         """`name` ends in _total, in base units."""
-        return self._named(name, lambda: Counter(name, doc, labels), Counter)
+        return self._named(name, Counter, lambda: Counter(name, doc, labels))
 
     def histogram(self, name: str, doc: str, labels: Labels = (), bounds: tuple[float, ...] = SECONDS) -> Histogram:
         """`name` ends in the unit, such as _seconds."""
-        return self._named(name, lambda: Histogram(name, doc, labels, bounds), Histogram)
+        return self._named(name, Histogram, lambda: Histogram(name, doc, labels, bounds))
 
     def gauge(
         self, name: str, doc: str, read: Callable[[], Iterable[tuple[Labels, float]]], labels: Labels = ()
@@ -91,10 +94,11 @@ class Metrics:
         self._all[name] = gauge
         return gauge
 
-    def _named(self, name: str, make: Callable[[], Any], kind: type) -> Any:
+    def _named(self, name: str, kind: type[One], make: Callable[[], One]) -> One:
         found = self._all.get(name)
         if found is None:
-            found = self._all[name] = make()
+            found = self._all[name] = made = make()
+            return made
         if not isinstance(found, kind):
             raise TypeError(f"metric {name} exists already as a {type(found).__name__}")
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,7 +14,17 @@ from gateway.call import Call, Facts, Reply
 from gateway.clock import Clock
 from gateway.conclude import Concluder
 from gateway.downstream import Downstream, Send
-from gateway.errors import BadRequest, GatewayError, Internal, NotOffered, UnsupportedMedia, render, stream_event
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    Header,
+    Internal,
+    NotOffered,
+    TooLarge,
+    UnsupportedMedia,
+    render,
+    stream_event,
+)
 from gateway.forward import Forwarder, Outgoing
 from gateway.ids import Ids
 from gateway.jsonbody import parse
@@ -24,8 +35,9 @@ from gateway.multipart import Peeked, boundary_of, peek
 from gateway.objects import ObjectWall
 from gateway.routes import UNKNOWN, Match, Router
 from gateway.server.bodies import decode
-from gateway.server.headers import request_headers
-from gateway.server.paths import BadTarget, canonical
+from gateway.server.headers import Origin, request_headers
+from gateway.server.paths import canonical
+from gateway.server.refusal import BadTarget, BodyRefused
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -146,7 +158,7 @@ class Proxy:
         if not inbound.ended:
             call.body = await inbound.whole()
         if encoding is not None and call.body:
-            call.body = decode(encoding, [call.body], live.body_limit)
+            call.body = _decoded(encoding, call.body, live.body_limit)
         if call.body or (route.body == "json" and call.method == "POST"):
             call.json = parse(call.body or b"")
         return None
@@ -165,7 +177,10 @@ class Proxy:
         self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None
     ) -> Outgoing:
         target = call.targets[0]
-        outgoing = Outgoing(request_headers(call.raw_headers, target.provider, live.trusted(call.peer), call.peer))
+        rules = target.provider.request_rules
+        origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
+        identity = () if rules.kind != "http" else _identity(call)
+        outgoing = Outgoing(request_headers(call.raw_headers, rules, origin, identity))
         if not inbound.ended:
             if peeked is not None and target.upstream_model != call.facts.model:
                 peeked.set_model(target.upstream_model)
@@ -175,7 +190,7 @@ class Proxy:
         elif peeked is not None:
             raise RuntimeError("a peeked body can't have ended")
         if match.route.objects and call.method == "GET" and not match.id:
-            outgoing.rewrite = self._wall.filter
+            outgoing.rewrite = partial(self._wall.filter, call)
         return outgoing
 
     async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
@@ -204,3 +219,16 @@ class Proxy:
         headers = self._concluder.decorate(call, headers)
         headers.append((b"content-length", b"%d" % len(body)))
         await down.whole(status, headers, b"" if call.method == "HEAD" else body)
+
+
+def _identity(call: Call) -> tuple[Header, ...]:
+    """What a worker is told about the caller, whatever the caller said of itself."""
+    return ((b"x-request-id", call.id.encode()), (b"x-client-id", call.client.id.encode("ascii", "replace")))
+
+
+def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:
+    try:
+        return decode(encoding, [body], limit)
+    except BodyRefused as refused:
+        kind = {413: TooLarge, 415: UnsupportedMedia}.get(refused.status, BadRequest)
+        raise kind(str(refused), code=refused.code, headers=refused.headers) from None

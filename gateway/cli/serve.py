@@ -61,7 +61,7 @@ def run(loaded: Loaded) -> int:
     import uvloop
 
     from gateway.config import ConfigError
-    from gateway.directory import DirectoryConflict
+    from gateway.directory import DirectoryError
     from gateway.records.store import RecordsError
 
     try:
@@ -71,7 +71,7 @@ def run(loaded: Loaded) -> int:
         from gateway.config import show_problems
 
         show_problems(error)
-    except (RecordsError, DirectoryConflict, OSError) as error:
+    except (RecordsError, DirectoryError, OSError) as error:
         typer.echo(f"tidegate can't start: {error}", err=True)
     except KeyboardInterrupt:
         return 0
@@ -132,6 +132,7 @@ def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
         min_body_rate=settings.min_body_rate,
         keep_alive_s=settings.keep_alive_s,
         write_timeout_s=settings.write_timeout_s,
+        max_body_bytes=0,  # the application bounds bodies itself, in the caller's dialect
         max_headers=settings.max_headers,
         max_header_bytes=settings.max_header_bytes,
         max_connections_per_address=settings.max_connections_per_address,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.errors import Header
+from gateway.server.headers import RequestRules, ResponseRules
 from gateway.upstream.base import Timeouts
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Provider:
     headers: list[Header] = field(default_factory=list)  # fixed extra request headers
     query: bytes = b""  # fixed extra query, such as api-version=2024-10-21
     auth_header: bytes = b""  # instead of the kind's own, such as api-key (Azure)
-    pass_headers: frozenset[bytes] = frozenset()  # request headers allowed up besides the kind's own
+    request_rules: RequestRules = field(default_factory=lambda: RequestRules("http"))  # what may go up
+    response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
     max_concurrent: int = 100
     demo: bool = False  # the fake provider inside
     sent_headers: list[Header] = field(default_factory=list)  # credentials and fixed headers, built once

@@ -57,7 +57,7 @@ async def test_same_answer_as_straight_from_the_provider(gateway: Any) -> None:
     """Through the gateway and straight to a fake provider: the same text, usage and finish reason."""
     demo = await start(DemoSettings())
     try:
-        async with AsyncOpenAI(base_url=f"{demo.origin}/v1", api_key="any", max_retries=0) as straight:
+        async with AsyncOpenAI(base_url=f"{demo.base_url}/v1", api_key="any", max_retries=0) as straight:
             wanted = await straight.chat.completions.create(model="demo-small", messages=MESSAGES, max_tokens=10, n=2)
         async with AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key=KEY, max_retries=0) as client:
             got = await client.chat.completions.create(model="demo-small", messages=MESSAGES, max_tokens=10, n=2)
