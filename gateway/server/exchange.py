@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from uvicorn.server import ServerState
+
 from gateway.server.head import Head
+from gateway.server.response import UNKNOWN_LENGTH, Headers, ResponseHeads
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -21,8 +24,9 @@ class Connection(Protocol):
 
     loop: asyncio.AbstractEventLoop
     write_paused: bool
+    responses: ResponseHeads
+    server_state: ServerState
 
-    def compose(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, bool]: ...
     def write(self, head: bytes, body: bytes) -> None: ...
     def continue_reading(self, exchange: "Exchange") -> None: ...
     def can_drain(self, exchange: "Exchange") -> bool: ...
@@ -44,13 +48,13 @@ class Exchange:
     complete = False  # whether the response was written in full
     arrived = False  # whether the request body has arrived in full
     status = 0
-    headers: Iterable[tuple[bytes, bytes]] = ()
+    headers: Headers = ()
     _pieces: list[bytes] | None = None  # what arrived of the body and was not received yet
     buffered = 0  # its size in bytes
     _received = False  # whether the application got the whole request body
     _chunked = False
     _bodiless = False
-    _left: int | None = None  # bytes of the response that content-length still promises
+    _left = UNKNOWN_LENGTH  # bytes that the response's content-length still promises
     _waiters: list[asyncio.Future[None]] | None = None
     _callbacks: list[Callable[[], object]] | None = None
 
@@ -106,7 +110,7 @@ class Exchange:
         else:
             raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
 
-    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def begin(self, status: int, headers: Headers) -> None:
         """Set status and headers; nothing is written yet."""
         if self.status:
             raise RuntimeError("The response has been started before.")
@@ -114,55 +118,56 @@ class Exchange:
         self.headers = headers
 
     def send_body(self, body: bytes, more: bool) -> None:
-        """Write part of the body, the last one unless `more`. Does not wait: `send` does."""
+        """Write part of the body, the last one unless `more`. Does not wait: `send` does.
+
+        Raises:
+            RuntimeError: the response is complete, was not started, or does not fit its content-length.
+        """
         if self.complete or not self.status:
             raise RuntimeError("The response is complete, or has not been started.")
         head = b"" if self.started else self._head(body, more)
-        if self._bodiless:
-            body = b""
+        if self._left != UNKNOWN_LENGTH:
+            self._left -= len(body)
+            if self._left and (self._left < 0 or not more):
+                raise RuntimeError("The response body is not as long as its content-length.")
         elif self._chunked:
             body = _chunk(body, more)
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("The response body is not as long as its content-length.")
+        elif self._bodiless:
+            body = b""
         self.started = True
-        if not more:
-            self.complete = True
+        if more:
+            self._connection.write(head, body)
+            return
+        self.complete = True
+        self.headers = ()
         self._connection.write(head, body)
-        if not more:
-            self.headers = ()
-            if self._waiters is not None:
-                self._wake()
-            self._connection.finish(self)
+        if self._waiters is not None:
+            self._wake()
+        self._connection.finish(self)
 
     def _head(self, body: bytes, more: bool) -> bytes:
         """The head's bytes; decides how the body is framed."""
-        headers = self.headers
-        if self.status == 204:  # must have no content-length (RFC 9110 section 8.6)
-            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-        raw, length, closes = self._connection.compose(self.status, headers)
-        lines = [raw]
-        self._bodiless = self.head.method == "HEAD" or self.status in BODILESS
-        if self._bodiless:
-            pass
-        elif length is not None:
+        connection, request = self._connection, self.head
+        responses = connection.responses
+        parts, length, closes = responses.compose(self.status, self.headers, connection.server_state.default_headers)
+        if request.method == "HEAD" or self.status in BODILESS:
+            self._bodiless = True
+        elif length != UNKNOWN_LENGTH:
             self._left = length
         elif not more:
-            lines.append(b"content-length: %d\r\n" % len(body))
-        elif self.head.minor == 1:
+            parts += (b"content-length", b": ", b"%d" % len(body), b"\r\n")
+        elif request.minor:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            parts += (b"transfer-encoding", b": ", b"chunked", b"\r\n")
         else:
             closes = True
-        if closes or not (self.arrived or self._connection.can_drain(self)):
+        if closes or not (self.arrived or connection.can_drain(self)):
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        elif self.head.minor == 0:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            parts += (b"connection", b": ", b"close", b"\r\n")
+        elif not request.minor:
+            parts += (b"connection", b": ", b"keep-alive", b"\r\n")
+        return responses.seal(parts)
 
     # For the connection ---------------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ What differs from stock uvicorn, and is meant to:
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,7 +31,6 @@ from gateway.server.head import CHUNKED, Head, target_too_long
 from gateway.server.incoming import BodyClock, ChunkedBody, LengthBody
 from gateway.server.limits import WireLimits
 from gateway.server.refusal import BadFraming, Refusal
-from gateway.server.response import ResponseHead
 from gateway.server.sweeper import NEVER
 from gateway.server.wire import Wire
 
@@ -73,6 +71,8 @@ class TidegateProtocol(asyncio.Protocol):
             wire = Wire(config, server_state, app_state, self.limits, self.loop)
             server_state.tidegate_wire = wire  # type: ignore[attr-defined]  # what a server shares belongs to it
         self.wire = wire
+        self.responses = wire.responses
+        self.server_state = server_state
         self.exchange: Exchange | None = None
         self.phase = HEAD
         self.deadline = NEVER
@@ -281,7 +281,7 @@ class TidegateProtocol(asyncio.Protocol):
         if idle is not None and not idle.done():
             idle.set_result(exchange)
             return
-        tasks = wire.server_state.tasks
+        tasks = self.server_state.tasks
         task = self.loop.create_task(self._serve(exchange))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -341,11 +341,6 @@ class TidegateProtocol(asyncio.Protocol):
 
     # Writing (called by the exchange) -------------------------------------------------------------------------------
 
-    def compose(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHead:
-        """The bytes of a response head, without its framing."""
-        wire = self.wire
-        return wire.responses.compose(status, headers, wire.server_state.default_headers)
-
     def write(self, head: bytes, body: bytes) -> None:
         """Write head and body, at once if they are small."""
         if len(body) < SEPARATE_WRITE:
@@ -384,7 +379,7 @@ class TidegateProtocol(asyncio.Protocol):
 
     def finish(self, exchange: Exchange) -> None:
         """The response has been written in full."""
-        self.wire.server_state.total_requests += 1
+        self.server_state.total_requests += 1
         if self.phase == NOTHING:
             return
         if not exchange.arrived:
@@ -430,7 +425,7 @@ class TidegateProtocol(asyncio.Protocol):
         if exchange is not None and exchange.started:
             self.transport.abort()
             return
-        self.transport.write(refusal.render(self.wire.default_lines))
+        self.transport.write(refusal.render(self.server_state.default_headers))
         self._linger()
 
     def _leave(self) -> None:

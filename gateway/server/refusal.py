@@ -26,13 +26,14 @@ class Refusal(Exception):  # noqa: N818 -- an answer, not a fault of ours
         error = {"message": self.message, "type": kind, "param": None, "code": self.code}
         return json.dumps({"error": error}).encode()
 
-    def render(self, defaults: bytes = b"") -> bytes:
-        """The whole HTTP/1.1 answer; `defaults` are ready header lines such as the date, each ended by CRLF."""
+    def render(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
+        """The whole HTTP/1.1 answer; `defaults` are headers that each answer of this server carries."""
         body = self.body()
-        head = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n".encode()
-        extra = b"".join(b"%b: %b\r\n" % pair for pair in self.headers)
-        fixed = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
-        return b"".join((head, defaults, fixed, extra, b"\r\n", body))
+        headers = [*defaults, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers += [(b"connection", b"close"), *self.headers]
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
+        lines += [b"%b: %b" % pair for pair in headers]
+        return b"\r\n".join([*lines, b"", body])
 
 
 class BadFraming(Refusal):

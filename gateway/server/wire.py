@@ -42,9 +42,3 @@ class Wire:
         shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s)
         shortest_s = min(shortest_s, limits.write_timeout_s, limits.linger_s)
         self.sweeper = Sweeper(loop, min(shortest_s / SWEEPS_PER_TIMEOUT, LONGEST_INTERVAL_S))
-
-    @property
-    def default_lines(self) -> bytes:
-        """The header lines that each answer carries (the date), for answers that no application made."""
-        defaults = self.server_state.default_headers
-        return b"".join(b"%b: %b\r\n" % pair for pair in defaults)
