@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from typing import cast
 
 import httptools
 
@@ -46,7 +47,7 @@ class Connection(asyncio.Protocol):
     # --- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's own class does not inherit from it
         self._transport = transport
         provider = self._provider
         provider.connections.add(self)
