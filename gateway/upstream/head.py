@@ -39,6 +39,7 @@ _END_TO_END = frozenset(
     }
 )
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_ORIGIN_FORM = re.compile(rb"/[!-~]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -70,7 +71,7 @@ class RequestHead:
         ends = len(lines) + 2
         if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
             raise ValueError("a line break or NUL in the method, target or a header of an upstream request")
-        if target[:1] != b"/" or b" " in target:
+        if _ORIGIN_FORM.fullmatch(target) is None:
             raise ValueError("the target of an upstream request is not in origin form")
         return head
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import httpx2
 
 
-_END_OF_FILE = ("disconnected", "peer closed connection", "streamreset", "connectionterminated")
+_END_OF_FILE = ("disconnected", "closed connection", "streamreset", "connectionterminated")
 
 
 class HttpxClient(UpstreamClient):
@@ -283,7 +283,7 @@ def _is_end_of_file(error: Exception) -> bool:
     """httpx2 reports an end of file as a protocol error, and only its words tell; a reset HTTP/2 stream likewise."""
     text = str(error).lower()
     return any(
-        words in text for words in ("disconnected", "peer closed connection", "streamreset", "connectionterminated")
+        words in text for words in ("disconnected", "closed connection", "streamreset", "connectionterminated")
     )
 
 

@@ -95,7 +95,7 @@ class Pool:
     async def acquire(self, total_at: float) -> Connection:
         """A connection that became free, or a new one; first come, first served.
 
-        One that was closed by the upstream while it was handed over is replaced once: nothing was sent on it.
+        One that the upstream closed (or spoke on) while it was handed over is replaced once: nothing was sent on it.
         """
         for _ in range(2):
             connection = await self._wait(total_at)
@@ -103,7 +103,7 @@ class Pool:
                 return connection
             self.discard(connection)
             self._retried_total += 1
-        message = "the upstream closed two connections before anything was sent"
+        message = "two connections were closed, or broken by the upstream, before anything was sent"
         raise ConnectionLost(message, phase="connect", sent=False)
 
     def release(self, connection: Connection) -> None:
