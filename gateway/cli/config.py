@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
+    from gateway.prices import Quote
+    from gateway.usage import Usage
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -133,20 +136,30 @@ def _models(live: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _pricing(live: Settings) -> Any:
-    """Gives a line about the price of a target; only asks where a name is known, patterns have none yet."""
-    if live.demo or all("*" in name for name in live.models):
-        return lambda name, provider, model: None
+    """Gives what a target costs, in words; None for patterns, whose price is that of the name that is asked for."""
     from gateway.prices import Prices
+    from gateway.usage import Usage
 
     prices = Prices({name: price.override() for name, price in live.prices.items()})
 
-    def line(name: str, provider: str, model: str) -> str | None:
+    def words(name: str, provider: str, model: str) -> str | None:
         if "*" in name or "*" in model:
             return None
         quote = prices.quote(live.providers[provider].kind, provider, name, model)
-        return "unpriced" if quote.unpriced else f"priced by {quote.version}"
+        if quote.unpriced:
+            return "unpriced"
+        into = _usd_a_million(quote, Usage(input_tokens=1000))
+        out = _usd_a_million(quote, Usage(output_tokens=1000))
+        return f"USD {into} in, {out} out a million tokens; {quote.version}"
 
-    return line
+    return words
+
+
+def _usd_a_million(quote: Quote, thousand: Usage) -> str:
+    """From the cost of a thousand, since some prices rise with the length of the input."""
+    from gateway.prices import PUSD
+
+    return f"{Decimal(quote.cost(thousand) * 1000) / PUSD:f}"
 
 
 def _print_report(report: Mapping[str, Any]) -> None:

@@ -52,22 +52,37 @@ def _data_dir(data_dir: Path) -> Iterator[Finding]:
 
 def _databases(data_dir: Path) -> Iterator[Finding]:
     for path in sorted(data_dir.glob("*.db")) if data_dir.is_dir() else []:
-        try:
-            # Read only, so that a running gateway stays the only one that writes and checkpoints.
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
-            try:
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            yield Finding("fail", "database", f"{path} can't be read: {error}", "restore it from a backup")
+        reason = _unreadable(path)
+        if reason:
+            yield Finding("fail", "database", f"{path} can't be used: {reason}", "restore it from a backup")
+        elif not os.access(path, os.W_OK):
+            yield Finding("fail", "database", f"{path} is not writable", "chown it")
         else:
-            writable = os.access(path, os.W_OK)
-            yield (
-                Finding("ok", "database", f"{path} can be read and written")
-                if writable
-                else Finding("fail", "database", f"{path} is not writable", "chown it")
-            )
+            yield Finding("ok", "database", f"{path} can be read and written")
+
+
+def _unreadable(path: Path) -> str:
+    """Why SQLite could not read the file, "" if it can.
+
+    Opened as immutable, since an ordinary opening, even one that only reads, leaves files of the write-ahead log
+    behind, with an owner that may not be the gateway's. Where there is a log already, a gateway may be writing, and
+    only the head of the file is looked at: /readyz tells of the rest.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head and head != b"SQLite format 3\0":
+            return "it is no SQLite database"
+        if path.with_name(f"{path.name}-wal").exists():
+            return ""
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        return str(error)
+    return ""
 
 
 def _pepper(settings: Settings, data_dir: Path) -> Iterator[Finding]:

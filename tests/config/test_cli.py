@@ -72,6 +72,30 @@ def test_check_as_json(path):
     assert report["clients"] == {"acme": 1}
 
 
+def test_check_shows_what_a_target_costs(write):
+    path = str(
+        write(
+            """
+            policies = ["identity"]
+            [providers.openai]
+            kind = "openai"
+            [models.house]
+            targets = ["openai/gpt-4o", "openai/no-such-model-anywhere"]
+            [models.own]
+            targets = ["openai/no-such-model-anywhere"]
+            [prices.own]
+            input = 0.15
+            output = 1
+            """
+        )
+    )
+    models = json.loads(run("check", "-c", path, "--json").stdout)["models"]
+    known, unknown = (target["price"] for target in models["house"]["targets"])
+    assert "a million tokens; genai-prices/" in known
+    assert unknown == "unpriced"
+    assert models["own"]["targets"][0]["price"].startswith("USD 0.15 in, 1 out a million tokens; override/")
+
+
 def test_check_of_the_empty_configuration_says_that_the_fake_provider_answers(write):
     report = json.loads(run("check", "-c", str(write('policies = ["identity"]')), "--json").stdout)
     assert report["demo"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -260,6 +261,18 @@ async def test_the_data_directory_is_looked_at_and_left_as_it_was(look, tmp_path
     assert found["pepper"][0].status == "fail"
     assert "chmod 600" in found["pepper"][0].hint
     assert sorted(path.name for path in data.iterdir()) == ["pepper", "tidegate.db"]
+
+
+async def test_a_good_database_is_read_without_leaving_a_log_beside_it(look, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    connection = sqlite3.connect(data / "tidegate.db")
+    connection.execute("PRAGMA journal_mode=WAL").close()
+    connection.execute("CREATE TABLE t (x)").close()
+    connection.close()
+    found = await look("")
+    assert found["database"][0].status == "ok"
+    assert [path.name for path in data.iterdir()] == ["tidegate.db"]
 
 
 async def test_a_data_directory_that_is_no_directory_fails(look, tmp_path):
