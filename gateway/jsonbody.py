@@ -27,7 +27,7 @@ MAX_MEMBERS = 4_096
 #: Bodies longer than this are not searched for the name of a duplicate key: the error says only that there is one.
 NAMED_BYTES = 1_048_576
 
-#: Text is cut at its quotes in windows of this size, so that a body of nothing but quotes can't make millions of pieces.
+#: Text is cut at its quotes window by window, so that a body of nothing but quotes can't make millions of pieces.
 WINDOW_BYTES = 65_536
 
 _SHORT_BYTES = 4_096

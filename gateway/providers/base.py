@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from gateway.upstream.base import UpstreamClient
     from gateway.usage import Usage
 
-Verdict = Literal["ok", "error", "cut", "overloaded"]
+#: "failed" is the provider's own well-formed answer that says that it failed: it goes to the client as it is.
+Verdict = Literal["ok", "error", "failed", "cut", "overloaded"]
 
 
 class Meter(ABC):
     """Follows one reply, chunk by chunk, and keeps only what it needs to find the usage and the verdict."""
 
     model: str = ""  # the model that the provider says it served
-    object_id: str = ""  # id of an object the provider stored (file, batch, response), if the reply made one
+    object_ids: tuple[str, ...] = ()  # of what the reply says the provider stored: a file, a batch and its files, ...
+
+    @property
+    def object_id(self) -> str:
+        """The first of them, or nothing."""
+        return self.object_ids[0] if self.object_ids else ""
 
     @abstractmethod
     def feed(self, chunk: bytes) -> bytes:
@@ -34,7 +40,8 @@ class Meter(ABC):
     def finish(self, complete: bool) -> tuple[bytes, Usage, Verdict]:
         """At the end or when the reply was cut (`complete` False): bytes held back that must still go out, what was
         consumed (estimated from what came where the provider did not say), and how it ended: "ok", "error" (an error
-        body or event in a 200), "cut" (a stream without its end mark), "overloaded" (before any content)."""
+        body or event in a 200), "failed" (see above), "cut" (a stream without its end mark), "overloaded" (before any
+        content). May be called without any `feed`: a request that was sent and never answered."""
 
 
 class Kind(ABC):
@@ -58,6 +65,10 @@ class Kind(ABC):
     def credentials(self, provider: Provider) -> list[Header]:
         """Headers that authenticate at this provider, and its fixed extra headers."""
 
+    def extra_headers(self, call: Call) -> list[Header]:
+        """Headers that this kind needs and this client did not send."""
+        return []
+
     @abstractmethod
     def count_input(self, call: Call) -> int:
         """Tokens of the request's text, counted exactly; only where the worst case of a token a byte is lacking."""
@@ -76,13 +87,21 @@ class Provider:
     base_url: str
     base_path: bytes
     client: UpstreamClient
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
-    headers: list[Header] = field(default_factory=list)  # fixed extra request headers
-    query: bytes = b""  # fixed extra query, such as api-version=2024-10-21
+    headers: list[Header] = field(default_factory=list, repr=False)  # fixed extra request headers
+    query: bytes = field(default=b"", repr=False)  # fixed extra query, such as api-version=2024-10-21
     auth_header: bytes = b""  # instead of the kind's own, such as api-key (Azure)
     request_rules: RequestRules = field(default_factory=lambda: RequestRules("http"))  # what may go up
     response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
     max_concurrent: int = 100
     demo: bool = False  # the fake provider inside
-    sent_headers: list[Header] = field(default_factory=list)  # credentials and fixed headers, built once
+    sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
+
+
+def content_type_of(headers: list[Header]) -> bytes:
+    """The content type in lower case, or nothing."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower()
+    return b""

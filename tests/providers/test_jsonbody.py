@@ -16,7 +16,7 @@ from gateway.jsonbody import MAX_DEPTH, insert, parse, splice
 
 # A JSON text is drawn as a tree that keeps what a value forgets: duplicate members, spelling, white space.
 SPACE = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n ", "  "])
-LETTERS = st.sampled_from(list('ab"\\:{}[],u0 ') + ["\n", "é", "\u2028", "😀", "model"])
+LETTERS = st.sampled_from([*list('ab"\\:{}[],u0 '), "\n", "é", "\u2028", "😀", "model"])
 WORDS = st.lists(LETTERS, max_size=6).map("".join)
 KEYS = st.sampled_from(["a", "b", "model", "mo", '"', "\\", ":", "{", "model\\"]) | WORDS
 
