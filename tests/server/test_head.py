@@ -1,0 +1,56 @@
+"""What is remembered between heads changes nothing in what is read."""
+
+import dataclasses
+
+import pytest
+
+from gateway.server.head import HeadReader
+from gateway.server.limits import WireLimits
+from gateway.server.refusal import Refusal
+
+LINES = [b"Host: x", b"Content-Type: a", b"Authorization: Bearer secret", b"X-Api-Key: secret", b"Content-Length: 3"]
+
+
+def read(reader: HeadReader, *lines: bytes) -> object:
+    head = reader.read(b"\r\n".join((b"POST /v1/a HTTP/1.1", *lines)))
+    return vars(head)
+
+
+def test_a_remembered_line_is_read_as_a_new_one() -> None:
+    reader = HeadReader(100, 1_000, 0)
+    first = read(reader, *LINES)
+    assert read(reader, *LINES) == first
+    assert read(HeadReader(100, 1_000, 0), *LINES) == first
+
+
+def test_no_credential_is_remembered() -> None:
+    reader = HeadReader(100, 1_000, 0)
+    read(reader, *LINES, b"Cookie: secret", b"Proxy-Authorization: secret")
+    reader.read(b"GET /a?key=secret HTTP/1.1\r\nHost: x")
+    assert "secret" not in repr(vars(reader))
+    assert "application" not in repr(vars(reader))
+    assert b"Content-Type: a" in reader._lines
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    reader = HeadReader(100, 10_000, 0)
+    for number in range(5_000):
+        reader.read(b"GET /%d HTTP/1.1\r\nHost: x\r\nX-%d: %d" % (number, number, number))
+    reader.read(b"GET /%b HTTP/1.1\r\nHost: x\r\nX: %b" % (b"a" * 5_000, b"a" * 5_000))
+    sizes = [len(reader._lines), len(reader._first_lines), len(reader._names)]
+    assert max(sizes) <= reader.remembered_lines
+    assert len(repr(vars(reader))) < 600_000
+
+
+@pytest.mark.parametrize("bad", [b"Host : x", b"Host: x\x00", b" Host: x", b"Host: a b"])
+def test_a_refused_line_is_not_remembered(bad: bytes) -> None:
+    reader = HeadReader(100, 1_000, 0)
+    for _ in range(3):
+        with pytest.raises(Refusal):
+            read(reader, bad)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(WireLimits) if field.name != "uncapped"])
+def test_limits_are_checked(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        WireLimits(**{name: -1})
