@@ -18,7 +18,7 @@ from gateway.server.refusal import BadTarget
         (b"/%76%31/%63hat", b"/v1/chat"),
         (b"/a%2Db%5f%7E", b"/a-b_~"),
         (b"/a%20b%c3%a9", b"/a%20b%C3%A9"),
-        (b"/a%3fb%23c%3b", b"/a%3Fb%23C%3B".replace(b"%23C", b"%23c")),
+        (b"/a%3fb%23c%3b", b"/a%3Fb%23c%3B"),
         (b"/100%25", b"/100%25"),
         (b"/100%25zz", b"/100%25zz"),
         (b"/.well-known/x", b"/.well-known/x"),
@@ -98,9 +98,7 @@ def test_paths_without_a_canonical_form(raw: bytes) -> None:
     assert caught.value.status == 400
 
 
-PIECES = st.sampled_from(
-    [b"/", b".", b"..", b"a", b"%", b"25", b"2e", b"2f", b"%2e", b"%5c", b"%41", b"\\", b";", b"%3b"]
-)
+PIECES = st.sampled_from(rb"/ . .. a % 25 2e 2f %2e %5c %41 \ ; %3b".split())
 
 
 @given(st.one_of(st.binary(max_size=40), st.lists(PIECES, max_size=12).map(b"".join)))
@@ -141,34 +139,9 @@ def test_hosts(value: bytes, host: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b"",
-        b":80",
-        b"a:",
-        b"a:0",
-        b"a:65536",
-        b"a:+80",
-        b"a:80:80",
-        b"a,b",
-        b"a b",
-        b"a/b",
-        b"a@b",
-        b"a?b",
-        b"a#b",
-        b"a%41",
-    ]
-    + [
-        b"[::1",
-        b"::1",
-        b"[::g]",
-        b"[::1]x",
-        b"[::1%eth0]",
-        b"[]",
-        b".",
-        b"..",
-        b"a\xff",
-        b"a\\b",
-        b"x" * 256,
-        b"http://a",
+        *rb":80 a: a:0 a:65536 a:+80 a:80:80 a,b a/b a@b a?b a#b a%41 [::1 ::1 [::g] [::1]x [::1%eth0] []".split(),
+        *rb". .. a\b http://a".split(),
+        *(b"", b"a b", b"a\xff", b"x" * 256),
     ],
 )
 def test_bad_hosts(value: bytes) -> None:
@@ -195,9 +168,11 @@ def test_targets(target: bytes, path: bytes, query: bytes) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [b"*", b"x:80", b"a", b"http:/x/a", b"http:x", b"ftp://x/a", b"http://y/a", b"http://x:8080/a", b"http://u@x/a"]
-    + [b"http://x@y/a", b"http://x\\y/a", b"http:///a", b"http://x//a", b"http://x/../a", b"//x/a", b"/a#b", b"/a?b#c"]
-    + [b"/a?b c", b"/a?\xff", b"http://x#f", b"http://x:/a"],
+    [
+        *rb"* x:80 a http:/x/a http:x ftp://x/a http://y/a http://x:8080/a http://u@x/a http://x@y/a".split(),
+        *rb"http://x\y/a http:///a http://x//a http://x/../a //x/a /a#b /a?b#c http://x#f http://x:/a".split(),
+        *(b"/a?b c", b"/a?\xff"),
+    ],
 )
 def test_bad_targets(target: bytes) -> None:
     with pytest.raises(BadTarget):
