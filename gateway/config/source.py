@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_right
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -53,10 +54,15 @@ class Source:
         """Of a text that parses: path of every table, key and list entry to its place."""
         return _Scanner(self.text).scan()
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Offset of the first character of each line."""
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
+
     def line_of(self, path: Path) -> int:
         """Line of a key, or of the nearest table around it; 0 where none is in this file."""
         mark = self._nearest(path)
-        return 0 if mark is None else self.text.count("\n", 0, mark.key) + 1
+        return 0 if mark is None else bisect_right(self._starts, mark.key)
 
     def place(self, path: Path, *, value: bool) -> dict[str, Any]:
         """Line, column, width and source line of a key (or of its value), as fields of a Problem."""
@@ -74,8 +80,8 @@ class Source:
         return self.marks.get(path)
 
     def _spot(self, start: int, end: int) -> dict[str, Any]:
-        line = self.text.count("\n", 0, start) + 1
-        begin = self.text.rfind("\n", 0, start) + 1
+        line = bisect_right(self._starts, start)
+        begin = self._starts[line - 1]
         stop = self.text.find("\n", begin)
         stop = len(self.text) if stop < 0 else stop
         return {
@@ -93,10 +99,7 @@ class Source:
         if found is None or found[1] is None:
             last = len(self.text.rstrip())
             return Problem(f"not valid TOML: {text} (the file ends too early)", hint=hint, **self._spot(last, last + 1))
-        begin = 0
-        for _ in range(int(found[1]) - 1):
-            begin = self.text.find("\n", begin) + 1
-        start = begin + int(found[2]) - 1
+        start = self._starts[int(found[1]) - 1] + int(found[2]) - 1
         return Problem(f"not valid TOML: {text}", hint=hint, **self._spot(start, start + 1))
 
 

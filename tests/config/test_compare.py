@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gateway.config import changes, needs_restart
 from gateway.config.compare import NEEDS_RESTART
 from gateway.config.display import leaves
@@ -45,3 +47,8 @@ def test_what_needs_a_restart_is_a_setting():
     assert known >= NEEDS_RESTART
     for named in ("server.listen", "server.data_dir", "server.workers", "server.protocol", "records.url"):
         assert named in NEEDS_RESTART
+
+
+def test_what_needs_a_restart_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert not {key for key in NEEDS_RESTART if f"`{key}`" not in page}
