@@ -1,0 +1,49 @@
+"""Log lines that are not calls: one setting for structlog, and for the libraries that use the standard library's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(json: bool, level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Lines go to standard output, like the calls. Tracebacks never show variables: a key could be among them."""
+    number = getattr(logging, level.upper())
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if json:
+        ending: list[structlog.typing.Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        ending = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            )
+        ]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Bridge(level=max(number, logging.WARNING))]
+    root.setLevel(max(number, logging.WARNING))
+    # Uvicorn says at info and warning what our banner and call lines say already.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _Bridge(logging.Handler):
+    """Gives what libraries log to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger().bind(logger=record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
