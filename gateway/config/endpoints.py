@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
 
 from gateway.config.people import QuotaSettings
 from gateway.config.values import (
@@ -130,8 +130,17 @@ class WorkerSettings(EndpointSettings):
         )
 
 
+def _or_short(schema: dict[str, Any], kind: str) -> None:
+    """In the JSON Schema: the table, or the short form that stands for it."""
+    table = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": kind}, table]
+
+
 class TargetSettings(Section):
     """Where a model can be served: "provider/model", with a weight where several share the load."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _or_short(schema, "string"))
 
     to: str
     weight: Positive = 1
@@ -178,6 +187,14 @@ class ModelSettings(Section):
         return data
 
 
+_ONE_OR_BY_SIZE = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+    ]
+}
+
+
 class PriceSettings(Section):
     """USD per million tokens; per piece for images, requests and units. Exact decimals."""
 
@@ -189,7 +206,7 @@ class PriceSettings(Section):
     reasoning: Price | None = None
     audio_input: Price | None = None
     audio_output: Price | None = None
-    image: dict[str, Price] = Field(default_factory=dict)
+    image: Annotated[dict[str, Price], WithJsonSchema(_ONE_OR_BY_SIZE)] = Field(default_factory=dict)
     request: Price | None = None
     units: dict[str, Price] = Field(default_factory=dict)
 

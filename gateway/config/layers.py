@@ -32,7 +32,11 @@ class Layers:
     def add_flags(self, flags: Mapping[str, str]) -> None:
         """Dotted key to value, as the command line has it: {"server.listen": "0.0.0.0:80"}."""
         for key, value in flags.items():
-            path = _split(key)
+            try:
+                path = _split(key)
+            except tomllib.TOMLDecodeError:
+                self.problems.append(Problem(f"{key!r} names no setting", "flag:--set", expected="SECTION.KEY"))
+                continue
             option = str(path[-1]).replace("_", "-")
             self._set(path, value, f"flag:--{option}", fold=False)
 
