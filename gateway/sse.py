@@ -66,6 +66,8 @@ def end_of_events(data: bytes) -> int:
     """The index behind the last complete event in `data`, 0 where none is."""
     if b"\r" not in data:
         return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    if data.endswith(b"\r\n\r"):
+        data = data[:-1]  # the blank line's own LF is still on its way
     end = 0
     for found in _BLANK_LINE.finditer(data):
         end = found.end()

@@ -15,7 +15,8 @@ from gateway.providers.base import Kind, Meter, Provider, content_type_of
 from gateway.providers.mentions import IMAGE_TOKENS, mentions
 from gateway.providers.meters import PassingMeter, count_input
 from gateway.providers.openai import credential, with_query
-from gateway.providers.openai_meters import EventsMeter, RequestMeter
+from gateway.providers.openai_streams import EventsMeter
+from gateway.providers.openai_whole import RequestMeter
 from gateway.providers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class Anthropic(Kind):
 
     def facts(self, route: Route, body: Any, raw: bytes) -> Facts:
         if body is None:
-            return Facts(prompt_bytes=len(raw))
+            return Facts(max_tokens=None if route.model else 0, unbounded=route.model)
         if not route.model:
             ids = mentions(body).ids if type(body) is dict else {}
-            return Facts(prompt_bytes=len(raw), object_ids=tuple(ids))
+            return Facts(max_tokens=0, units={"requests": 1}, object_ids=tuple(ids))
         read = asked.read(body, asked.AskedMessage)
         found = mentions(body)
         is_free = route.name == "count_tokens"
@@ -67,7 +68,7 @@ class Anthropic(Kind):
         body, facts, value = call.body, call.facts, call.json
         if body is None or type(value) is not dict:
             return body if body is not None else b""
-        if facts.model is not None and facts.model != target.upstream_model and "model" in value:
+        if call.route.model and facts.model != target.upstream_model:
             body = splice(body, "model", orjson.dumps(target.upstream_model))
         if target.enforce_output_cap and facts.max_tokens is None and call.route.name == "messages":
             put = splice if "max_tokens" in value else insert
@@ -91,6 +92,8 @@ class Anthropic(Kind):
     def meter(self, call: Call, target: Target | None, status: int, headers: list[Header]) -> Meter:
         if status >= 400:
             return PassingMeter({}, "error")
+        if call.method == "HEAD" or status in (204, 304):
+            return PassingMeter({"requests": 1})
         content_type = content_type_of(headers)
         is_stream = b"event-stream" in content_type or (not content_type and call.facts.stream)
         if call.route.name == "messages":

@@ -9,7 +9,7 @@ import msgspec
 from gateway.providers import texts
 from gateway.providers.base import Verdict
 from gateway.providers.meters import StreamMeter, WholeMeter, estimate, usage_near_end
-from gateway.providers.reported import AnthropicUsage, Said, loosely
+from gateway.providers.reported import UNREADABLE, AnthropicUsage, Said, loosely, read_any
 from gateway.providers.vocabulary import Vocabulary
 from gateway.sse import data_of
 from gateway.usage import Usage
@@ -61,11 +61,11 @@ class MessageMeter(WholeMeter):
         try:
             message = _MESSAGE.decode(body)
         except msgspec.ValidationError:
-            value = msgspec.json.decode(body)
-            if not isinstance(value, dict):
+            value = read_any(body)
+            if value is None:
                 return Usage(), "error"
             message = _loose_message(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return (self._of_part(body) if body.lstrip()[:1] == b"{" else Usage()), "error"
         self.model = message.model or ""
         self.object_ids = _container_of(message.container)
@@ -74,7 +74,7 @@ class MessageMeter(WholeMeter):
         usage = Usage()
         said = _NOTHING if message.usage is None else message.usage.into(usage)
         if not all(said):
-            output = texts.of_reply(msgspec.json.decode(body))
+            output = texts.of_reply(read_any(body))
             estimate(usage, said, self._call, self._vocabulary, output)
         return usage, "ok"
 
@@ -140,8 +140,8 @@ def _event(data: bytes) -> Event:
     try:
         return _EVENT.decode(data)
     except msgspec.ValidationError:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = read_any(data) or {}
+    except UNREADABLE:
         return Event()
     message, kind = value.get("message"), value.get("type")
     return Event(

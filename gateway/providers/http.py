@@ -12,7 +12,7 @@ from gateway.errors import Header
 from gateway.providers.base import Kind, Meter, Provider, Verdict, content_type_of
 from gateway.providers.meters import PassingMeter, StreamMeter, WholeMeter, usage_near_end
 from gateway.providers.openai import credential, with_query
-from gateway.providers.reported import MOST, OpenAIUsage, Said, loosely, whole
+from gateway.providers.reported import MOST, UNREADABLE, OpenAIUsage, Said, loosely, whole
 from gateway.providers.vocabulary import Vocabulary
 from gateway.sse import data_of
 from gateway.usage import Usage
@@ -45,7 +45,8 @@ class Http(Kind):
         self._vocabulary = vocabulary  # the meters' shape; a worker's tokens are never guessed
 
     def facts(self, route: Route, body: Any, raw: bytes) -> Facts:
-        return Facts(prompt_bytes=len(raw), max_tokens=0, units={"requests": 1})
+        """A worker's tokens can't be told beforehand."""
+        return Facts(max_tokens=0, units={"requests": 1})
 
     def body_for(self, call: Call, target: Target) -> bytes:
         return call.body if call.body is not None else b""
@@ -113,7 +114,7 @@ class WorkerStream(StreamMeter):
 def _stated(text: bytes) -> Any:
     try:
         return _ANSWER.decode(text).usage
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -135,7 +135,7 @@ class StreamMeter(Meter):
         usage, said = self._usage()
         if said != (True, True) and (verdict not in ("error", "overloaded") or self._has_content):
             self._estimate(usage, said)
-        if verdict == "cut":  # a broken event helps nobody; one that is partly out is ended
+        if verdict == "cut" or (verdict != "ok" and not complete):  # half an event helps nobody: what is out is ended
             rest = b"\n\n" if self._splitter.is_inside else b""
         return rest, usage, verdict
 
@@ -210,7 +210,7 @@ def usage_near_end(tail: bytes) -> dict[str, Any] | None:
         after = tail[at + 7 :].decode("utf-8", "replace").lstrip().removeprefix(":").lstrip()
         try:
             value, _ = json.JSONDecoder().raw_decode(after)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             return value

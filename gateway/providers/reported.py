@@ -140,7 +140,19 @@ class AnthropicUsage(msgspec.Struct, kw_only=True):
         return self.input_tokens is not None, self.output_tokens is not None
 
 
+#: What reading a provider's JSON may raise besides `msgspec.ValidationError`, which is one of the first.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 Shape = TypeVar("Shape", OpenAIUsage, AnthropicUsage)
+
+
+def read_any(text: bytes) -> dict[str, Any] | None:
+    """A JSON object of whatever shape; None where it is not one."""
+    try:
+        value = msgspec.json.decode(text)
+    except UNREADABLE:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def loosely(value: object, shape: type[Shape]) -> Shape | None:

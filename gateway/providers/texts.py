@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import orjson
 
+from gateway.providers.reported import read_any
 from gateway.sse import data_of, events_of
 
 PER_MESSAGE = 4
@@ -134,11 +134,8 @@ def of_stream(events: Iterable[bytes]) -> list[str]:
 
 
 def _read_event(data: bytes, parts: dict[Any, list[str]]) -> None:
-    try:
-        event = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return
-    if not isinstance(event, dict):
+    event = read_any(data)
+    if event is None:
         return
     for choice in _dicts(event.get("choices")):
         found = Texts()
