@@ -9,17 +9,15 @@ from pathlib import Path
 
 from loadtests.bench import machine, table
 from loadtests.bench.cases import LONG, SHORT, TINY
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.run import Run
-from loadtests.bench.systems import SYSTEMS
-
-PLANS = {"short": SHORT, "long": LONG, "tiny": TINY}
+from loadtests.bench.systems import COMPARED, SYSTEMS
 
 
 def main() -> int:
     """0: measured and every goal met; 1: a goal missed or a proof failed; 2: nothing could be measured."""
     options = _options()
-    plan = PLANS[options.plan]
+    plan = options.plan
     if options.requests is not None:
         plan = replace(plan, soak_requests=options.requests)
     if options.rounds is not None:
@@ -27,7 +25,7 @@ def main() -> int:
     try:
         machine.check()
         results = Run(plan, options.systems, options.build).measure()
-    except CannotMeasure as error:
+    except BenchError as error:
         print(f"bench FAILED: {error}")
         return 2
     results.write(options.build)
@@ -45,8 +43,17 @@ def _systems(text: str) -> list[str]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
-    parser.add_argument("--plan", choices=PLANS, default="short", help="how long it measures (default: short)")
-    parser.add_argument("--systems", type=_systems, default=["tidegate", "nginx", "envoy"], help="a,b,c")
+    length = parser.add_mutually_exclusive_group()
+    for name, plan, what in (
+        ("--short", SHORT, "about three minutes (the default)"),
+        ("--long", LONG, "more and longer rounds, a soak of a million requests"),
+        ("--tiny", TINY, "seconds: whether the harness works, not how fast anything is"),
+    ):
+        length.add_argument(name, dest="plan", action="store_const", const=plan, help=what)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--systems", type=_systems, default=list(COMPARED), help=f"of {','.join(SYSTEMS)}")
+    which.add_argument("--peers", dest="systems", action="store_const", const=list(SYSTEMS), help="all of them")
+    parser.set_defaults(plan=SHORT)
     parser.add_argument("--requests", type=int, help="requests of the soak, instead of the plan's")
     parser.add_argument("--rounds", type=int, help="rounds, instead of the plan's")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where results and work files go")

@@ -52,12 +52,18 @@ class Plan:
     soak_requests: int = 100_000
     clients: tuple[int, int] = (10, 10_000)
     client_rounds: int = 5
+    retries: int = 0  # of a sample that was disturbed
     cases: tuple[Case, ...] = field(default=ALL)
 
     def window(self, case: Case) -> float:
         return self.headline_s if case.headline else self.window_s
 
 
-SHORT = Plan()
-LONG = Plan(rounds=7, warm_s=1.0, window_s=3.0, headline_s=5.0, starts=7, soak_requests=1_000_000, client_rounds=9)
-TINY = Plan(1, 0.1, 0.2, 0.3, 1, 2_000, (2, 20), 1, (SMALL_32, PACED, BURST))
+SHORT = Plan(retries=1)
+LONG = Plan(
+    rounds=7, warm_s=1.0, window_s=3.0, headline_s=5.0, starts=7, soak_requests=1_000_000, client_rounds=9, retries=2
+)
+
+# Whether the harness works, not how fast anything is: streams short enough that each connection has a second one.
+_TINY_STREAMS = (Case("paced", "bench-paced-20", 4, spread_us=1250), Case("burst", "bench-burst-100", 4))
+TINY = Plan(1, 0.1, 0.2, 0.3, 1, 2_000, (2, 20), 1, cases=(SMALL_32, *_TINY_STREAMS))

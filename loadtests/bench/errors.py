@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class CannotMeasure(Exception):
+class BenchError(Exception):
     """The machine, a tool or a system is not fit for the run; the message says what would be."""

@@ -11,17 +11,23 @@ from typing import Any, Self
 
 from loadtests.bench import machine, native, requests
 from loadtests.bench.cases import Case
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.counters import Counters
+from loadtests.bench.errors import BenchError
 from loadtests.bench.target import Target
 
 END_S = 60.0  # longest wait for a generator that was told to end (a slow system's streams are read to their end)
 
 
 class Generator:
-    """A running load. `result()` ends it and tells what it saw."""
+    """A running load. `result()` ends it and tells what it saw; `chunks()` what it has read so far."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], counter: Counters | None = None) -> None:
+        self._counter = counter
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def chunks(self) -> int:
+        """Content chunks read; zero for a load without streams."""
+        return 0 if self._counter is None else self._counter.read()[0]
 
     def result(self) -> dict[str, Any]:
         """Stops the load, waits for its end and returns its figures."""
@@ -29,7 +35,7 @@ class Generator:
         text, _ = self.process.communicate(timeout=END_S)
         line = text.strip().rsplit("\n", 1)[-1]
         if self.process.returncode != 0 or not line.startswith("{"):
-            raise CannotMeasure(f"{self.process.args!r} failed:\n{text}")
+            raise BenchError(f"{self.process.args!r} failed:\n{text}")
         return dict(json.loads(line))
 
     def __enter__(self) -> Self:
@@ -39,6 +45,8 @@ class Generator:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+        if self._counter is not None:
+            self._counter.close()
 
 
 def plain(target: Target, case: Case, folder: Path, longest_s: float) -> Generator:
@@ -62,4 +70,7 @@ def streams(target: Target, case: Case, folder: Path, programs: Path, longest_s:
     raw.write_bytes(request.raw(f"127.0.0.1:{target.port}"))
     program = native.compiled("streams", programs)
     numbers = (target.port, case.width, longest_s, case.spread_us, request.chunks)
-    return Generator(machine.pinned(target.load_core, [str(program), *map(str, numbers), str(raw)]))
+    counter = folder / "streams.counter"
+    counters = Counters(counter, 1)
+    command = [str(program), *map(str, numbers), str(raw), str(counter)]
+    return Generator(machine.pinned(target.load_core, command), counters)

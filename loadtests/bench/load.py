@@ -9,12 +9,13 @@ from typing import Any
 
 from loadtests.bench import generators
 from loadtests.bench.cases import SMALL_32, Case
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.responder import Responder
 from loadtests.bench.target import Target
 from loadtests.bench.window import Window, watch
 
 STALLED_S = 30.0
+NOISY = 0.05  # share of the system's core used by others above which a sample is taken again, if it may be
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Load:
         else:
             generator = generators.plain(target, case, self.folder, longest_s)
         with generator:
-            window = watch(target.process, self.responder, warm_s, window_s)
+            # Requests as the responder counts them, since wrk tells its count only at the end; chunks as they are read,
+            # since a slow system leaves thousands of them in its sockets.
+            counts = lambda: (self.responder.counts().requests, generator.chunks())  # noqa: E731
+            window = watch(target.process, counts, warm_s, window_s)
             seen = generator.result()
         sample = (_stream_sample if case.streams else _plain_sample)(target, case, window, seen)
         self._book(target, case, sample.completed)
@@ -70,7 +74,7 @@ class Load:
                 before, seen = seen, self.responder.counts().requests
                 since = time.monotonic() if seen > before else since
                 if time.monotonic() - since > STALLED_S:
-                    raise CannotMeasure(f"{target.name} has answered nothing for {STALLED_S:.0f} s")
+                    raise BenchError(f"{target.name} has answered nothing for {STALLED_S:.0f} s")
             result = generator.result()
         self._book(target, SMALL_32, result["requests"] - result["bad_status"])
         return int(result["bad_status"] + result["socket_errors"])
@@ -90,7 +94,9 @@ def _plain_sample(target: Target, case: Case, window: Window, seen: dict[str, An
         "p99_ms": seen["p99_us"] / 1e3,
         **_noise(window),
     }
-    return Sample(target.name, case.name, seen["requests"] - seen["bad_status"], sum(reasons.values()), figures, reasons)
+    return Sample(
+        target.name, case.name, seen["requests"] - seen["bad_status"], sum(reasons.values()), figures, reasons
+    )
 
 
 def _stream_sample(target: Target, case: Case, window: Window, seen: dict[str, Any]) -> Sample:

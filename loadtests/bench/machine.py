@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 
 SYSTEM_CORE = 0  # the system under test, alone
 LOAD_CORE = 1  # responder, generators and this harness
@@ -18,10 +18,10 @@ def check() -> None:
     """Refuses, with what is missing, when the machine cannot keep the system under test apart from its load."""
     usable = os.sched_getaffinity(0)
     if not {SYSTEM_CORE, LOAD_CORE} <= usable:
-        raise CannotMeasure(f"needs cores {SYSTEM_CORE} and {LOAD_CORE}; this process may use {sorted(usable)}")
+        raise BenchError(f"needs cores {SYSTEM_CORE} and {LOAD_CORE}; this process may use {sorted(usable)}")
     missing = [name for name in ("gcc", "wrk", "curl", "taskset") if shutil.which(name) is None]
     if missing:
-        raise CannotMeasure(f"needs {', '.join(missing)}: run scripts/setup system {' '.join(missing)}")
+        raise BenchError(f"needs {', '.join(missing)}: run scripts/setup system {' '.join(missing)}")
 
 
 def stand_aside() -> None:
@@ -42,7 +42,7 @@ def describe() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "wrk": version.splitlines()[0].split("[")[0].strip() if version else "?",
+        "wrk": version.split("[")[0].removeprefix("wrk").strip() if version else "?",
         "load_average": f"{os.getloadavg()[0]:.2f}",
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 
 SOURCES = Path(__file__).parent
 FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
@@ -20,5 +20,5 @@ def compiled(name: str, into: Path) -> Path:
     command = ["gcc", *FLAGS, "-o", str(program), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CannotMeasure(f"{' '.join(command)} failed:\n{done.stderr}")
+        raise BenchError(f"{' '.join(command)} failed:\n{done.stderr}")
     return program

@@ -78,7 +78,7 @@ def _children(pid: int) -> list[int]:
 
 def _cpu_s(pid: int) -> float:
     # The processor clock of another process, to the nanosecond, where /proc/PID/stat counts in hundredths of a second.
-    # The id is made as glibc's clock_getcpuclockid(3) does: ~pid in the upper bits, CPUCLOCK_SCHED (2) in the lower three.
+    # The id is made as glibc's clock_getcpuclockid(3) does: ~pid in the upper bits, CPUCLOCK_SCHED (2) in the lower.
     try:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
@@ -94,9 +94,19 @@ def _rss_bytes(pid: int) -> int:
 
 
 def _end(pid: int, session: int) -> None:
-    """Ends a process left over, if it is still one of ours (ids are given out again)."""
-    try:
-        if os.getsid(pid) == session:
+    """Ends a process left over, if it is still one of ours (ids are given out again), and waits until it has."""
+    for _ in range(100):
+        try:
+            if os.getsid(pid) != session or _is_dead(pid):
+                return
             os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

@@ -29,7 +29,7 @@ SDK_HEADERS = {
 
 PROSE = (
     "The tide comes in twice a day and the keeper of the gate writes down what passes: the hour, the boat, its draught "
-    "and its toll. \"When two boats arrive together,\" he says, \"the one that has waited longer goes first.\" "
+    'and its toll. "When two boats arrive together," he says, "the one that has waited longer goes first." '
 )
 
 

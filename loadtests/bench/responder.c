@@ -10,8 +10,8 @@
  *   bench-cut-N        N chunks, then the connection is closed: no end marker
  *   bench-skip-N       a whole stream in which the chunk before the last is missing
  * No two chunks are alike: each carries its number, the CLOCK_MONOTONIC time of its sending (ns, hex) and a word of
- * varying length. COUNTERS is a file of six 64-bit counters (struct counters), shared memory that a harness reads
- * without disturbing the run.
+ * varying length. COUNTERS is an existing file of six 64-bit words (struct counters), shared memory that a
+ * harness reads without disturbing the run.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -74,7 +74,7 @@ static const char EVENT_END[] = "\"},\"logprobs\":null,\"finish_reason\":null}]"
 static const char FINISH[] =
     "data: {\"id\":\"chatcmpl-bench0000000000000000000000\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,"
     "\"model\":\"bench\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_bench\",\"choices\":[{\"index\":0,"
-    "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n";
+    "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]";
 static const char USAGE_EVENT[] =
     "data: {\"id\":\"chatcmpl-bench0000000000000000000000\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,"
     "\"model\":\"bench\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_bench\",\"choices\":[],"
@@ -162,6 +162,12 @@ static char *put_hex(char *at, uint64_t value, int digits) {
     return at;
 }
 
+/* Closes an event; when the usage was asked for, every event but its own says that it has none, as OpenAI's do. */
+static char *end_event(char *at, const struct conn *c) {
+    if (c->wants_usage) at = put(at, ",\"usage\":null", 13);
+    return put(at, "}\n\n", 3);
+}
+
 static size_t content_event(char *event, const struct conn *c) {
     char *at = put(event, EVENT_START, sizeof EVENT_START - 1);
     for (long i = 7, rest = c->index; i >= 0; i--, rest /= 10) at[i] = (char)('0' + rest % 10);
@@ -172,13 +178,11 @@ static size_t content_event(char *event, const struct conn *c) {
     uint32_t mix = (uint32_t)c->index * 2654435761u;
     for (uint32_t i = 0; i <= (mix >> 28); i++) *at++ = (char)('a' + ((mix >> (i % 24)) + i) % 26);
     at = put(at, EVENT_END, sizeof EVENT_END - 1);
-    if (c->wants_usage) at = put(at, ",\"usage\":null", 13);   /* as OpenAI does when the usage was asked for */
-    at = put(at, "}\n\n", 3);
-    return (size_t)(at - event);
+    return (size_t)(end_event(at, c) - event);
 }
 
 static size_t last_events(char *events, struct conn *c) {
-    char *at = put(events, FINISH, sizeof FINISH - 1);
+    char *at = end_event(put(events, FINISH, sizeof FINISH - 1), c);
     if (c->wants_usage) at += sprintf(at, USAGE_EVENT, c->count, c->count + 300);
     at = put(at, DONE, sizeof DONE - 1);
     return (size_t)(at - events);
@@ -387,9 +391,10 @@ static int listen_on(int port) {
 }
 
 static struct counters *share(const char *path) {
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || ftruncate(fd, sizeof(struct counters))) { perror(path); exit(1); }
-    return mmap(NULL, sizeof(struct counters), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *at = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct counters), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) { perror(path); exit(1); }
+    return at;
 }
 
 static void dispatch(int listener, struct epoll_event *event) {

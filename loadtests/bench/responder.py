@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
-import struct
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from loadtests.bench import machine, native
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.counters import Counters
+from loadtests.bench.errors import BenchError
 from loadtests.bench.process import Process
 
 START_S = 10.0
@@ -33,11 +32,10 @@ class Responder:
         folder.mkdir(parents=True, exist_ok=True)
         shared, log = folder / "responder.counters", folder / "responder.log"
         log.unlink(missing_ok=True)
+        self._counters = Counters(shared, len(Counts._fields))
         program = native.compiled("responder", programs)
         self.process = Process(machine.pinned(machine.LOAD_CORE, [str(program), "0", str(shared)]), log)
         self.port = self._wait_for_port()
-        with shared.open("rb") as file:
-            self._memory = mmap.mmap(file.fileno(), struct.calcsize("6Q"), access=mmap.ACCESS_READ)
 
     def _wait_for_port(self) -> int:
         deadline = time.monotonic() + START_S
@@ -46,12 +44,12 @@ class Responder:
             if text.startswith("ready ") and text.endswith("\n"):
                 return int(text.split()[1])
             time.sleep(0.01)
-        self.process.stop()
-        raise CannotMeasure(f"the responder did not start: {self.process.tail()}")
+        self.stop()
+        raise BenchError(f"the responder did not start: {self.process.tail()}")
 
     def counts(self) -> Counts:
-        return Counts(*struct.unpack("6Q", self._memory[:]))
+        return Counts(*self._counters.read())
 
     def stop(self) -> None:
-        self._memory.close()
         self.process.stop()
+        self._counters.close()

@@ -22,6 +22,7 @@ class Proof:
     what: str
     holds: bool
     seen: str
+    decides: bool = True  # False: of a system that no goal compares us with; told, but the run is not judged by it
 
 
 @dataclass(frozen=True)

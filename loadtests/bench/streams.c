@@ -1,12 +1,13 @@
 /* Opens streams, reads them to the end and checks that each one is whole.
  *
- *   streams PORT CONCURRENCY SECONDS SPREAD_US CHUNKS REQUEST_FILE
+ *   streams PORT CONCURRENCY SECONDS SPREAD_US CHUNKS REQUEST_FILE COUNTER
  *
  * Each of CONCURRENCY connections to 127.0.0.1:PORT sends the bytes of REQUEST_FILE, reads the stream, and begins the
  * next one until SECONDS are over or a SIGINT comes; then those under way are read to their end. The first streams
  * begin SPREAD_US apart, so that paced chunks do not all arrive in one moment. A stream counts as complete only if all
  * CHUNKS content chunks came once and in order, then "data: [DONE]", then the proper end of the HTTP message;
- * everything else is a failure, counted by its reason. One JSON object on standard output tells what was seen, with
+ * everything else is a failure, counted by its reason. COUNTER is an existing file of one 64-bit word, shared memory:
+ * the content chunks read so far. One JSON object on standard output tells what was seen, with
  * times in microseconds, of every connection's streams but the first:
  *   first_byte    from sending the request to the first byte of the body
  *   delay         from the responder's sending of a content chunk (its stamp) to our reading of it
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,7 +39,7 @@ static const char *const REASON_NAMES[] = {
 enum place { HEAD, SIZE, DATA, DATA_END, TRAILER, UNTIL_CLOSE };
 
 struct stream {
-    int fd, done, active, close_after, rounds;
+    int fd, done, active, close_after, rounds, reused;
     enum place place;
     long next;                  /* number of the content chunk that must come now */
     size_t left, line_len, in_len;
@@ -49,7 +51,8 @@ struct stream {
 struct series { uint32_t *at; size_t len, size; };
 
 static struct series first_bytes, delays, first_delays;
-static long complete, chunks, usage_events, failures[REASONS], wanted;
+static uint64_t *chunks;
+static long complete, usage_events, failures[REASONS], wanted;
 static struct stream *streams;
 static int epoll_fd, port, width, stopping, live;
 static volatile sig_atomic_t interrupted;
@@ -86,6 +89,7 @@ static void print_series(const char *name, struct series *s) {
 }
 
 static void begin(struct stream *s);
+static void on_closed(struct stream *s);
 
 static void hang_up(struct stream *s) {
     if (s->fd >= 0) close(s->fd);
@@ -129,7 +133,7 @@ static int on_line(struct stream *s, uint64_t now) {
     long number = strtol(content + 1, &rest, 10);
     if (s->done || number != s->next) { fail(s, OUT_OF_ORDER); return 0; }
     s->next++;
-    chunks++;
+    ++*chunks;
     uint64_t stamp = strtoull(rest, NULL, 16), delay = now > stamp ? now - stamp : 0;
     note(s, &delays, delay);
     if (number == 0) note(s, &first_delays, delay);
@@ -209,6 +213,15 @@ static long advance(struct stream *s, const char *at, size_t len, uint64_t now) 
 }
 
 static void on_closed(struct stream *s) {
+    /* A kept-alive connection that was closed before our request got there: that says nothing about the stream. */
+    if (s->reused && s->place == HEAD && !s->in_len) {
+        hang_up(s);
+        s->active = 0;
+        live--;
+        s->rounds--;
+        begin(s);
+        return;
+    }
     if (s->place == UNTIL_CLOSE) { s->close_after = 1; finish(s); } else fail(s, CUT);
 }
 
@@ -249,9 +262,11 @@ static void begin(struct stream *s) {
     s->active = 1;
     s->rounds++;
     live++;
-    if (s->fd < 0 && !reach(s)) { fail(s, UNREACHABLE); return; }
+    s->reused = s->fd >= 0;
+    if (!s->reused && !reach(s)) { fail(s, UNREACHABLE); return; }
     s->sent_at = s->heard_at = now_ns();
-    if (send(s->fd, request, request_len, MSG_NOSIGNAL) != (ssize_t)request_len) fail(s, UNREACHABLE);
+    if (send(s->fd, request, request_len, MSG_NOSIGNAL) == (ssize_t)request_len) return;
+    if (s->reused) on_closed(s); else fail(s, UNREACHABLE);
 }
 
 static void look_after(uint64_t now) {
@@ -267,6 +282,13 @@ static void read_request(const char *path) {
     request = malloc(1 << 20);
     if (!file || !(request_len = fread(request, 1, 1 << 20, file))) { perror(path); exit(1); }
     fclose(file);
+}
+
+static uint64_t *share(const char *path) {
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *at = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) { perror(path); exit(1); }
+    return at;
 }
 
 static void run(double seconds) {
@@ -286,13 +308,14 @@ static void run(double seconds) {
 static void on_interrupt(int number) { interrupted = number; }
 
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "usage: streams PORT CONCURRENCY SECONDS SPREAD_US CHUNKS REQUEST_FILE\n"); return 2; }
+    if (argc != 8) { fprintf(stderr, "usage: streams PORT CONCURRENCY SECONDS SPREAD_US CHUNKS REQUEST_FILE COUNTER\n"); return 2; }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, on_interrupt);
     port = atoi(argv[1]);
     width = atoi(argv[2]);
     wanted = atol(argv[5]);
     read_request(argv[6]);
+    chunks = share(argv[7]);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     streams = calloc((size_t)width, sizeof *streams);
     uint64_t from = now_ns();
@@ -302,7 +325,7 @@ int main(int argc, char **argv) {
     }
     run(atof(argv[3]));
     long failed = 0;
-    printf("{\"complete\": %ld, \"chunks\": %ld, \"usage_events\": %ld, \"reasons\": {", complete, chunks, usage_events);
+    printf("{\"complete\": %ld, \"chunks\": %llu, \"usage_events\": %ld, \"reasons\": {", complete, (unsigned long long)*chunks, usage_events);
     for (int i = 0, seen = 0; i < REASONS; i++) {
         failed += failures[i];
         if (failures[i]) printf("%s\"%s\": %ld", seen++ ? ", " : "", REASON_NAMES[i], failures[i]);

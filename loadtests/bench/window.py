@@ -1,20 +1,20 @@
-"""The steady part of a run: processor time of the system beside what the responder was asked meanwhile."""
+"""The steady part of a run: processor time of the system beside what came through it meanwhile."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench import machine
 from loadtests.bench.process import Process
-from loadtests.bench.responder import Responder
 
 
 @dataclass(frozen=True)
 class Window:
-    """Differences over `seconds` of wall time; `cpu_s` is the system's, the counts are the responder's."""
+    """Differences over `seconds` of wall time; `cpu_s` is the system's."""
 
     seconds: float
     cpu_s: float
@@ -47,17 +47,20 @@ class Window:
         return self.cpu_s * 1e6 / self.chunks if self.chunks else float("nan")
 
 
-def watch(process: Process, responder: Responder, warm_s: float, window_s: float) -> Window:
-    """Lets the load that is running warm up, then takes the differences over the window."""
+def watch(process: Process, counts: Callable[[], tuple[int, int]], warm_s: float, window_s: float) -> Window:
+    """Lets the load that is running warm up, then takes the differences over the window.
+
+    `counts` tells the requests and the streamed chunks that have come through so far.
+    """
     time.sleep(warm_s)
-    began, cores, cpu, counts = time.perf_counter(), _used(), process.cpu_s(), responder.counts()
+    began, cores, cpu, before = time.perf_counter(), _used(), process.cpu_s(), counts()
     time.sleep(window_s)
-    ended, cores_after, cpu_after, after = time.perf_counter(), _used(), process.cpu_s(), responder.counts()
+    ended, cores_after, cpu_after, after = time.perf_counter(), _used(), process.cpu_s(), counts()
     return Window(
         seconds=ended - began,
         cpu_s=cpu_after - cpu,
-        requests=after.requests - counts.requests,
-        chunks=after.chunks - counts.chunks,
+        requests=after[0] - before[0],
+        chunks=after[1] - before[1],
         system_core_s=cores_after[machine.SYSTEM_CORE] - cores[machine.SYSTEM_CORE],
         load_core_s=cores_after[machine.LOAD_CORE] - cores[machine.LOAD_CORE],
     )

@@ -10,3 +10,4 @@ from loadtests.bench.systems.portkey import Portkey
 from loadtests.bench.systems.tidegate import Tidegate
 
 SYSTEMS: dict[str, type[System]] = {system.name: system for system in (Tidegate, Nginx, Envoy, LiteLLM, Portkey)}
+COMPARED = ("tidegate", "nginx", "envoy")  # those that the goals are about; a run without others is whole

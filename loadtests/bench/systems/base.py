@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from loadtests.bench import machine, requests
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.process import Process
 
 
@@ -39,7 +39,7 @@ class System(ABC):
 
     @abstractmethod
     def install(self) -> None:
-        """Makes the program available; does nothing when it is. Raises CannotMeasure when it cannot be had."""
+        """Makes the program available; does nothing when it is. Raises BenchError when it cannot be had."""
 
     @abstractmethod
     def configure(self) -> None:
@@ -71,7 +71,7 @@ class System(ABC):
             time.sleep(0.002)
         tail = self.process.tail()
         self.stop()
-        raise CannotMeasure(f"{self.name} was not ready after {time.perf_counter() - began:.1f} s:\n{tail}")
+        raise BenchError(f"{self.name} was not ready after {time.perf_counter() - began:.1f} s:\n{tail}")
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.start_s)

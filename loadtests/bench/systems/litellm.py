@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 
+from loadtests.bench.cases import ALL, TINY
 from loadtests.bench.systems import venv
 from loadtests.bench.systems.base import System
 
-PACKAGE = "litellm[proxy]==1.110.0"
+PACKAGE = "litellm[proxy]==1.108.1"
 
 
 class LiteLLM(System):
     name = "litellm"
-    what = "LiteLLM 1.110, no database"
+    what = "LiteLLM 1.108, no database"
     ready_path = "/health/readiness"
     start_s = 120.0
 
@@ -21,7 +22,7 @@ class LiteLLM(System):
 
     def configure(self) -> None:
         upstream = {"model": "openai/bench", "api_base": f"http://127.0.0.1:{self.upstream_port}/v1", "api_key": "sk-x"}
-        models = ["bench-plain", "bench-paced-200", "bench-burst-1000"]
+        models = sorted({case.model for case in (*ALL, *TINY.cases)})
         configuration = {
             "model_list": [
                 {"model_name": name, "litellm_params": {**upstream, "model": f"openai/{name}"}} for name in models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.systems.base import System
 
 CONFIGURATION = """\
@@ -46,7 +46,7 @@ class Nginx(System):
 
     def install(self) -> None:
         if self._program() is None:
-            raise CannotMeasure("needs nginx: run scripts/setup system nginx")
+            raise BenchError("needs nginx: run scripts/setup system nginx")
 
     def configure(self) -> None:
         text = CONFIGURATION.format(folder=self.folder.resolve(), port=self.port, upstream=self.upstream_port)

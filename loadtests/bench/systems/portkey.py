@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.systems import venv
 from loadtests.bench.systems.base import System
 
-PACKAGE = "@portkey-ai/gateway@1.15.2"
+# Newer versions of its server adapter share the headers of a fetched answer instead of copying them, and Portkey's
+# change of those headers then turns every stream into a 500; so the adapter is held at one that copies.
+PACKAGES = {
+    "private": True,
+    "dependencies": {"@portkey-ai/gateway": "1.15.2"},
+    "overrides": {"@hono/node-server": "1.13.8"},
+}
 
 
 class Portkey(System):
@@ -18,14 +25,17 @@ class Portkey(System):
     def install(self) -> None:
         node, npm = shutil.which("node"), shutil.which("npm")
         if node is None or npm is None:
-            raise CannotMeasure("needs node and npm")
+            raise BenchError("needs node and npm")
         folder = self.build / "bench-npm"
         self._node = node
         self._server = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-        if not self._server.exists():
+        wanted = json.dumps(PACKAGES)
+        stated = folder / "package.json"
+        if not self._server.exists() or stated.read_text() != wanted:
             folder.mkdir(parents=True, exist_ok=True)
-            print(f"installing {PACKAGE} into {folder} (once)", flush=True)
-            venv.run([npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE])
+            stated.write_text(wanted)
+            print(f"installing @portkey-ai/gateway into {folder} (once)", flush=True)
+            venv.run([npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts"])
 
     def configure(self) -> None:
         """Nothing to write: each request says where it goes."""

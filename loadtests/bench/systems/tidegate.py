@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 from loadtests.bench.systems.base import System
 
 KEY = "sk-bench-{:040d}"
@@ -40,7 +40,7 @@ class Tidegate(System):
 
     def install(self) -> None:
         if not Path("gateway/__main__.py").exists():
-            raise CannotMeasure("gateway/__main__.py is not there yet")
+            raise BenchError("gateway/__main__.py is not there yet")
 
     def configure(self) -> None:
         self._file.write_text(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtests.bench.errors import CannotMeasure
+from loadtests.bench.errors import BenchError
 
 
 def environment(folder: Path, packages: list[str]) -> Path:
@@ -22,7 +22,7 @@ def environment(folder: Path, packages: list[str]) -> Path:
 
 
 def run(command: list[str], cwd: Path | None = None) -> None:
-    """Runs an installer; CannotMeasure with the end of its output when it fails."""
+    """Runs an installer; BenchError with the end of its output when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode != 0:
-        raise CannotMeasure(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise BenchError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
