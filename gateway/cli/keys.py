@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.records import ask_records, fail
+from gateway.cli.records import ask_records
 
 clients_app = typer.Typer(help="Clients: list and create.", no_args_is_help=True)
 keys_app = typer.Typer(help="Keys: list, create, rotate, revoke.", no_args_is_help=True)
@@ -117,7 +117,8 @@ def _show(rows: list[dict[str, Any]], as_json: bool, title: str, columns: tuple[
     from gateway.cli.tables import table
 
     if not rows:
-        fail(f"{title}: none")
+        typer.echo(f"{title}: none")
+        return
     table(title, columns, [[_cell(row, name) for name in columns] for row in rows])
 
 

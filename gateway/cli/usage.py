@@ -59,7 +59,10 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print what was used and what it cost."""
-    filters = _filters(only or [])
+    from gateway.records.queries import CALL_FILTERS
+    from gateway.records.schema import DIMENSIONS
+
+    filters = _filters(only or [], CALL_FILTERS if calls else DIMENSIONS)
     if call is not None:
         rows = ask_records(config, data_dir, "attempts", call=call)
         _print(rows, list(rows[0]) if rows else [], "Attempts", as_json, as_csv)
@@ -102,12 +105,12 @@ def _groups(by: str) -> list[str]:
     return groups
 
 
-def _filters(only: list[str]) -> dict[str, str]:
+def _filters(only: list[str], known: tuple[str, ...]) -> dict[str, str]:
     filters = {}
     for pair in only:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not of the form name=value", param_hint="--only")
+        if not equals or name not in known:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE with NAME of {', '.join(known)}", param_hint="--only")
         filters[name] = value
     return filters
 

@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import secrets
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,11 @@ class Keys:
         found, entries = await self._queries.read(_rows)
         return [self._client(row) for row in found], [_entry(row) for row in entries if row.revoked_wall_ns is None]
 
-    async def first_keys(self, *, terminal: bool, taken: Collection[str] = ()) -> FirstKeys | None:
+    async def first_keys(self, *, terminal: bool | None = None, taken: Collection[str] = ()) -> FirstKeys | None:
         """At the first start: client "admin" with an admin key, client "default" with a client key, unless `taken`
         (ids in gateway.toml) has them. TIDEGATE_ADMIN_KEY and TIDEGATE_CLIENT_KEY are used instead of new secrets.
-        Without a terminal, new ones are written to data_dir/first-keys.txt. None at later starts."""
+        Without a terminal (None: as standard error is), new ones are written to data_dir/first-keys.txt. None at later
+        starts, and where nothing has to be shown."""
         found, _ = await self._queries.read(_rows)
         if found:
             return None
@@ -122,9 +124,10 @@ class Keys:
             secret = _strong(given, variable) if given else new_secret()
             made[role] = "" if given else secret
             chosen.append((client_id, role, secret))
-        path = "" if terminal or not any(made.values()) else self._write_first(made)
+        shown = sys.stderr.isatty() if terminal is None else terminal
+        path = "" if shown or not any(made.values()) else self._write_first(made)
         await self._writer.run(lambda connection: self._insert_first(connection, chosen))
-        return FirstKeys(made["admin"], made["client"], path)
+        return FirstKeys(made["admin"], made["client"], path) if any(made.values()) else None
 
     async def create_client(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
 from gateway.records.durability import Durable
 from gateway.records.frames import CALL, FRAME_HEAD, INTENT, MAX_PAYLOAD, SETTLEMENT
@@ -54,17 +53,18 @@ class Ledger:
             await self._durable.reached(self._journal.last_seq)
 
     def settle(self, row: AttemptRow, call: CallRow | None) -> None:
-        """Journals how an attempt ended, once; with the call's row when the call ended too. Never refuses."""
-        if row.id not in self._open:
-            structlog.get_logger().error("settled twice or never intended; ignored", attempt=row.id)
+        """Journals how an attempt ended; with the call's row when the call ended too. Never refuses. An attempt that
+        is settled already stays as it is."""
+        if row.id not in self._open:  # settled already, such as by a failover that then found no further target
+            if call is not None:
+                self.record(call)
             return
         payload = self._encode((row, call))
         if len(payload) > _SHORT and not self._journal.fits(payload, _RESERVE):
             payload = self._encode((shortened(row), None if call is None else shortened(call)))
         self._open.remove(row.id)
         self._journal.append_reserved(SETTLEMENT, payload, _RESERVE)
-        if self._writer.idle:
-            self._writer.wake()
+        self._writer.appended()
 
     def record(self, call: CallRow) -> None:
         """Journals a call that ended without a (further) attempt: refused, or answered here. Never refuses: in a full
@@ -76,8 +76,7 @@ class Ledger:
         if self._journal.late > _MOST_LATE:
             self._journal.drop_late()
             self.dropped += 1
-        if self._writer.idle:
-            self._writer.wake()
+        self._writer.appended()
 
     async def correct(self, row: AttemptRow) -> None:
         """Replaces a settled attempt by what was learnt later; all sums follow."""

@@ -78,8 +78,7 @@ class Objects:
 
     def _journal_it(self, kind: int, payload: bytes) -> None:
         self._journal.offer(kind, payload)
-        if self._writer.idle:
-            self._writer.wake()
+        self._writer.appended()
 
 
 def _find(connection: Connection, ids: list[str]) -> dict[str, ObjectRow]:

@@ -16,4 +16,4 @@ class Options:
     retention_days: int = 90  # calls, attempts and minute roll-ups; 0: for ever
     segments: int = 4
     segment_bytes: int = 8 * 1024 * 1024
-    group_ms: int = 25  # how long the writer gathers a group
+    group_ms: int = 50  # how long the writer gathers a group

@@ -164,7 +164,7 @@ def check_groups(by: Sequence[str], filters: Mapping[str, str]) -> None:
 def cover(since_s: int, until_s: int | None, largest_s: int) -> Iterator[tuple[int, int, int | None]]:
     """The fewest buckets that make up a time: (seconds a bucket, from, to). Bounds are widened to whole minutes."""
     since_s = since_s // 60 * 60
-    for seconds in sorted((s for s in schema.ROLLUPS if s <= largest_s), reverse=True):
+    for seconds in sorted((s for s in schema.SPANS if s <= largest_s), reverse=True):
         first = -(-since_s // seconds) * seconds
         last = None if until_s is None else until_s // seconds * seconds
         if seconds == 60 and until_s is not None:
@@ -192,7 +192,7 @@ def _usage(
 
 
 def _sums(by: tuple[str, ...], seconds: int, first: int, last: int | None, filters: Mapping[str, str]) -> Select[Any]:
-    table, names = schema.ROLLUPS[seconds], schema.dimensions
+    table, names = schema.usage, schema.dimensions
     groups: list[ColumnElement[Any]] = [
         table.c.bucket // TIMES[word] * TIMES[word] if word in TIMES else names.c[word] for word in by
     ]
@@ -201,7 +201,11 @@ def _sums(by: tuple[str, ...], seconds: int, first: int, last: int | None, filte
     for measure in schema.MEASURES:
         halves += [func.sum(table.c[measure] // _SPLIT), func.sum(table.c[measure] % _SPLIT)]
     query = select(*groups, *halves).join_from(table, names, table.c.dimension == names.c.id)
-    query = query.where(table.c.bucket >= first, *(names.c[name] == value for name, value in filters.items()))
+    query = query.where(
+        table.c.seconds == seconds,
+        table.c.bucket >= first,
+        *(names.c[name] == value for name, value in filters.items()),
+    )
     if last is not None:
         query = query.where(table.c.bucket < last)
     return query.group_by(*groups)

@@ -87,16 +87,14 @@ class Changes:
     def combinations(self) -> set[Dimensions]:
         return {dimensions for _, dimensions in self._sums}
 
-    def rows(self, seconds: int, ids: dict[Dimensions, int]) -> list[tuple[int, ...]]:
-        """The rows to add to the table with buckets of that many seconds."""
-        found: dict[tuple[int, int], list[int]] = {}
+    def rows(self, ids: dict[Dimensions, int]) -> list[tuple[int, ...]]:
+        """What to add to the table, for every length of bucket."""
+        found: dict[tuple[int, int, int], list[int]] = {}
         for (minute, dimensions), values in self._sums.items():
-            key = minute // seconds * seconds, ids[dimensions]
-            sums = found.get(key)
-            if sums is None:
-                found[key] = values.copy() if seconds > 60 else values
-            else:
-                found[key] = [a + b for a, b in zip(sums, values, strict=True)]
+            for seconds in schema.SPANS:
+                key = seconds, minute // seconds * seconds, ids[dimensions]
+                sums = found.get(key)
+                found[key] = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
         return [(*key, *values) for key, values in found.items()]
 
 
@@ -106,14 +104,13 @@ class Rollups:
     def __init__(self, remember: int = 20_000) -> None:
         self._remember = remember
         self._ids: dict[Dimensions, int] = {}
-        self._bulk = {seconds: Bulk(table, add=schema.MEASURES) for seconds, table in schema.ROLLUPS.items()}
+        self._sums = Bulk(schema.usage, add=schema.MEASURES)
         self._dimensions = Bulk(schema.dimensions)
 
     def write(self, connection: Connection, changes: Changes) -> None:
         """Inside the caller's transaction."""
         ids = self._numbered(connection, changes.combinations())
-        for seconds, bulk in self._bulk.items():
-            bulk.run(connection, changes.rows(seconds, ids))
+        self._sums.run(connection, changes.rows(ids))
 
     def forget(self) -> None:
         """After a rollback or an erasure: numbers given there may not exist."""

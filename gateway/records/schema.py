@@ -41,6 +41,9 @@ MEASURES = (
     "unpriced",
 )
 
+#: Seconds a roll-up's bucket: minute, hour, day.
+SPANS = (60, 3600, 86400)
+
 #: What roll-ups are kept apart by.
 DIMENSIONS = ("org", "client", "key", "model", "provider", "route")
 
@@ -62,13 +65,11 @@ def _columns(row: type[msgspec.Struct], primary: str) -> list[Column[Any]]:
 
 # Rows are stored in the order of their ids, which are UUIDv7: one tree that grows at its right edge.
 attempts = Table("attempts", metadata, *_columns(AttemptRow, "id"), sqlite_with_rowid=False)
-Index("ix_attempts_started_wall_ns", attempts.c.started_wall_ns)
 
 # What a start has to resolve: never more than a few.
 Index("ix_attempts_open", attempts.c.id, sqlite_where=attempts.c.outcome == "open")
 
 calls = Table("calls", metadata, *_columns(CallRow, "id"), sqlite_with_rowid=False)
-Index("ix_calls_started_wall_ns", calls.c.started_wall_ns)
 Index("ix_calls_client_id", calls.c.client, calls.c.id)
 
 objects = Table("objects", metadata, *_columns(ObjectRow, "id"), sqlite_with_rowid=False)
@@ -83,19 +84,16 @@ dimensions = Table(
 )
 
 
-def _rollup(name: str) -> Table:
-    return Table(
-        name,
-        metadata,
-        Column("bucket", BigInteger, primary_key=True, autoincrement=False),  # its start, seconds since the epoch
-        Column("dimension", Integer, primary_key=True, autoincrement=False),
-        *(Column(measure, BigInteger, nullable=False) for measure in MEASURES),
-        sqlite_with_rowid=False,
-    )
-
-
-#: Seconds a bucket, and the table of its sums.
-ROLLUPS = {60: _rollup("usage_minute"), 3600: _rollup("usage_hour"), 86400: _rollup("usage_day")}
+# Sums by minute, hour and day in one table, so that one statement adds to all three.
+usage = Table(
+    "usage",
+    metadata,
+    Column("seconds", Integer, primary_key=True, autoincrement=False),  # of the bucket: one of SPANS
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),  # its start, seconds since the epoch
+    Column("dimension", Integer, primary_key=True, autoincrement=False),
+    *(Column(measure, BigInteger, nullable=False) for measure in MEASURES),
+    sqlite_with_rowid=False,
+)
 
 #: One row: up to where the journal is in the database.
 ledger_state = Table(

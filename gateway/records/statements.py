@@ -1,4 +1,4 @@
-"""Inserts of many rows at once: up to 64 in one statement, so that SQLite works on without the interpreter's lock.
+"""Inserts of many rows at once: a hundred or so in one statement, so that SQLite runs without the interpreter's lock.
 
 `executemany` would take and give back that lock for every row, and wait up to 5 ms for a busy event loop each time.
 The texts are SQLAlchemy's own, compiled once.
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 
-_SIZES = (64, 16, 4, 1)
+_MOST_VALUES = 4000  # of one statement; SQLite takes 32,766
 
 
 class Bulk:
@@ -29,17 +29,21 @@ class Bulk:
             others = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
             statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
         text = str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
-        one = "(" + ", ".join("?" * len(table.columns)) + ")"
-        before, marks, after = text.partition(one)
+        self._one = "(" + ", ".join("?" * len(table.columns)) + ")"
+        self._before, marks, self._after = text.partition(self._one)
         assert marks
-        self._texts = {size: before + ", ".join([one] * size) + after for size in _SIZES}
+        self._most_rows = _MOST_VALUES // len(table.columns)
+        self._texts: dict[int, str] = {}
 
     def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Inserts all rows; each has a value for every column, in order."""
-        start = 0
-        for size in _SIZES:
-            text = self._texts[size]
-            while len(rows) - start >= size:
-                values = tuple(value for row in rows[start : start + size] for value in row)
-                connection.exec_driver_sql(text, values)
-                start += size
+        for start in range(0, len(rows), self._most_rows):
+            some = rows[start : start + self._most_rows]
+            values = tuple([value for row in some for value in row])
+            connection.exec_driver_sql(self._text(len(some)), values)
+
+    def _text(self, rows: int) -> str:
+        text = self._texts.get(rows)
+        if text is None:
+            text = self._texts[rows] = self._before + ", ".join([self._one] * rows) + self._after
+        return text

@@ -21,8 +21,10 @@ from gateway.records.journal import Journal
 from gateway.records.posting import ROW_FAULTS, Group, Posting
 
 T = TypeVar("T")
-_SLICE = 32  # records decoded before the event loop may run again
-_GROUP = 512  # records in one transaction, at most
+_GROUP = 2048  # records in one transaction, at most
+_SLICE = 128  # records decoded before the event loop may have the interpreter again
+_BEHIND = 4096  # records not written, from which on the event loop gives way
+_GIVE_WAY_EVERY_S, _GIVE_WAY_S = 0.001, 0.000_05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _JOB_PATIENCE_S = 10.0
 _NEVER = float("inf")
@@ -53,7 +55,7 @@ class Writer:
     """Started once, never cancelled: what it has not written when the process ends is in the journal."""
 
     def __init__(self, database: Database, journal: Journal, posting: Posting, group_s: float) -> None:
-        self.idle = False  # it waits for `wake`; the event loop looks after each append
+        self._idle = False  # it waits for `wake`
         self._database = database
         self._journal = journal
         self._posting = posting
@@ -63,6 +65,7 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._applied_seq = journal.last_seq
         self._stop_by = _NEVER
+        self._gave_way = 0.0
         self._trouble = ""
         self._trouble_since = 0.0
         self._rejected = 0
@@ -73,8 +76,20 @@ class Writer:
 
     def wake(self) -> None:
         """Tells the thread that there is something to do."""
-        self.idle = False
+        self._idle = False
         self._woken.set()
+
+    def appended(self) -> None:
+        """What the event loop says after each append. A loop that is never idle would starve the thread: it gives the
+        interpreter back only for microseconds, too short for a waiting thread to take it. So when the thread is behind,
+        the loop sleeps for a moment, at most once a millisecond."""
+        if self._idle:
+            self.wake()
+        elif self._journal.last_seq - self._applied_seq > _BEHIND and not self._trouble:
+            now = time.monotonic()
+            if now - self._gave_way > _GIVE_WAY_EVERY_S:
+                time.sleep(_GIVE_WAY_S)
+                self._gave_way = time.monotonic()
 
     async def run(self, job: Callable[[Connection], T], *, full: bool = True, patience_s: float = _JOB_PATIENCE_S) -> T:
         """Runs a job in a transaction of its own, after all that was journalled before. `full` waits for the disk.
@@ -124,21 +139,22 @@ class Writer:
 
     def _wait(self) -> None:
         self._woken.clear()
-        self.idle = True
+        self._idle = True
         if not self._journal.unread and not self._jobs and self._stop_by == _NEVER:
             self._woken.wait()
-        self.idle = False
+        self._idle = False
         if not self._jobs and self._stop_by == _NEVER:
             time.sleep(self._group_s)  # gathers a group
 
     def _drain(self) -> None:
         while self._journal.unread:
             group = Group()
-            taken = 0
-            while taken < _GROUP and (frames := self._journal.read(_SLICE)):
+            for _ in range(_GROUP // _SLICE):
+                frames = self._journal.read(_SLICE)
+                if not frames:
+                    break
                 self._posting.take(group, frames)
-                taken += len(frames)
-                time.sleep(0)  # lets the event loop have the interpreter
+                time.sleep(0)
             reading = self._journal.reading
             self._posting.close(group, reading)
             self._persist(group)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "v0001"
 down_revision = None
 
-_ATTEMPT = """id call_id n# org client key route provider model upstream_model started_wall_ns# worst_pusd# worst_tokens#
- outcome status# error ttfb_us# duration_us# input_tokens# cached_tokens# cache_write_tokens# cache_write_1h_tokens#
- audio_input_tokens# output_tokens# reasoning_tokens# audio_output_tokens# units? cost_pusd# price_version estimated!
- unpriced! upstream_request_id"""
-_CALL = """id org client key route method path dialect model served_model provider started_wall_ns# outcome status# error
- policy stream! attempts# ttfb_us# duration_us# overhead_us# wait_us# input_tokens# cached_tokens# output_tokens#
- reasoning_tokens# cost_pusd# charge_pusd# saved_pusd# saving estimated! unpriced! notes?"""
-_SUMS = """calls# answered# refused# failed# gone# charge_pusd# saved_pusd# duration_us# wait_us# attempts#
- failed_attempts# input_tokens# cached_tokens# cache_write_tokens# output_tokens# reasoning_tokens# cost_pusd#
- unresolved_pusd# estimated# unpriced#"""
+_ATTEMPT = """
+id call_id n# org client key route provider model upstream_model started_wall_ns# worst_pusd# worst_tokens#
+outcome status# error ttfb_us# duration_us# input_tokens# cached_tokens# cache_write_tokens#
+cache_write_1h_tokens# audio_input_tokens# output_tokens# reasoning_tokens# audio_output_tokens# units?
+cost_pusd# price_version estimated! unpriced! upstream_request_id
+"""
+_CALL = """
+id org client key route method path dialect model served_model provider started_wall_ns# outcome status# error
+policy stream! attempts# ttfb_us# duration_us# overhead_us# wait_us# input_tokens# cached_tokens#
+output_tokens# reasoning_tokens# cost_pusd# charge_pusd# saved_pusd# saving estimated! unpriced! notes?
+"""
+_SUMS = """
+calls# answered# refused# failed# gone# charge_pusd# saved_pusd# duration_us# wait_us# attempts#
+failed_attempts# input_tokens# cached_tokens# cache_write_tokens# output_tokens# reasoning_tokens# cost_pusd#
+unresolved_pusd# estimated# unpriced#
+"""
 _DIMENSIONS = "org client key model provider route"
 
 
-def _columns(names: str) -> list[sa.Column]:
+def _columns(names: str) -> list[sa.Column[Any]]:
     """Texts; # integers, ! booleans, ? texts that may be null."""
     types = {"#": sa.BigInteger, "!": sa.Boolean}
     return [
@@ -39,10 +47,8 @@ def upgrade() -> None:
 def _rows() -> None:
     primary = sa.PrimaryKeyConstraint
     op.create_table("attempts", *_columns(_ATTEMPT), primary("id", name="pk_attempts"), sqlite_with_rowid=False)
-    op.create_index("ix_attempts_started_wall_ns", "attempts", ["started_wall_ns"])
     op.create_index("ix_attempts_open", "attempts", ["id"], sqlite_where=sa.text("outcome = 'open'"))
     op.create_table("calls", *_columns(_CALL), primary("id", name="pk_calls"), sqlite_with_rowid=False)
-    op.create_index("ix_calls_started_wall_ns", "calls", ["started_wall_ns"])
     op.create_index("ix_calls_client_id", "calls", ["client", "id"])
 
 
@@ -54,15 +60,15 @@ def _sums() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_dimensions"),
         sa.UniqueConstraint(*_DIMENSIONS.split(), name="uq_dimensions_org"),
     )
-    for name in ("usage_minute", "usage_hour", "usage_day"):
-        op.create_table(
-            name,
-            sa.Column("bucket", sa.BigInteger(), nullable=False, autoincrement=False),
-            sa.Column("dimension", sa.Integer(), nullable=False, autoincrement=False),
-            *_columns(_SUMS),
-            sa.PrimaryKeyConstraint("bucket", "dimension", name=f"pk_{name}"),
-            sqlite_with_rowid=False,
-        )
+    op.create_table(
+        "usage",
+        sa.Column("seconds", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("bucket", sa.BigInteger(), nullable=False, autoincrement=False),
+        sa.Column("dimension", sa.Integer(), nullable=False, autoincrement=False),
+        *_columns(_SUMS),
+        sa.PrimaryKeyConstraint("seconds", "bucket", "dimension", name="pk_usage"),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "ledger_state",
         sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
