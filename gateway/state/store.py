@@ -1,26 +1,39 @@
 """The Store contract: every limit is an atomic reservation of the worst case, settled to the truth afterwards.
 
 A *limit* is named by `key`; its parameters travel with each reservation and are live (after a reload the level is at
-most the new capacity). Amounts are integers in the limit's own unit: requests, tokens, pico-dollars, slots.
+most the new capacity). Amounts are integers in the limit's own unit: requests, tokens, pico-dollars, slots. Durations
+are integer nanoseconds; seconds (as floats) appear only where a person or a header wants them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Limit:
-    """What all limits have: a key, how much fits, and which x-ratelimit header family it feeds, if any."""
+    """What all limits have: a key, how much fits, and which x-ratelimit header family it feeds, if any.
+
+    Compared by identity (`same` compares what they say): a store finds its state by the object, so build limits once.
+    """
 
     key: str
     capacity: int
     header: str = ""  # "requests" | "tokens" | ""
 
+    def same(self, other: Limit) -> bool:
+        """Whether both say the same of the same limit."""
+        if type(self) is not type(other):
+            return False
+        return all(getattr(self, one.name) == getattr(other, one.name) for one in fields(self))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Bucket(Limit):
     """A token bucket: `refill` units come back every `per_ns` nanoseconds, up to `capacity` (the burst)."""
 
@@ -28,39 +41,47 @@ class Bucket(Limit):
     per_ns: int = 60_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Window(Limit):
     """A sliding window: at most `capacity` units admitted in any `span_ns` (kept in 60 slices, never in favour)."""
 
     span_ns: int = 86_400_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tally(Limit):
-    """A sum over a calendar period, such as money a month. `period` names it ("2026-11"); a new name starts at zero.
+    """A sum of money over a calendar period, such as a month. `period` names it ("2026-11"); a new name starts at zero,
+    an old one is remembered, so that a wall clock going back and forth mints nothing.
 
     `ends_wall_ns` is when the period ends, for retry-after. A Tally with an empty period never ends.
+    `marks` are amounts in ascending order whose crossing is told (see `Store.watch`), each once.
+    `soft` grants whatever is asked: it only counts and tells.
     """
 
     period: str = ""
     ends_wall_ns: int = 0
+    marks: tuple[int, ...] = ()
+    soft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slots(Limit):
     """Leases: at most `capacity` units held at the same time; settling or releasing gives all of them back."""
 
 
-@dataclass(slots=True)
-class Level:
-    """How a limit stands after the decision: `remaining` units now; `reset_s` seconds until it is whole again."""
+class Level(Protocol):
+    """How a limit stands. Read it soon: a backend may give a view of the limit itself."""
 
-    remaining: int
-    reset_s: float
+    @property
+    def remaining(self) -> int:
+        """Units left; below zero: a debt."""
+
+    @property
+    def reset_ns(self) -> int:
+        """Nanoseconds until it is whole again (0: it is)."""
 
 
-@dataclass(slots=True)
-class Lack:
+class Lack(msgspec.Struct, gc=False):
     """Why a reservation was refused: the index of the want, what is there now, and seconds until it could be granted
     if nothing else came (None: never as it stands, the amount is above the capacity or the period does not end)."""
 
@@ -69,34 +90,62 @@ class Lack:
     retry_after_s: float | None
 
 
-@dataclass(slots=True)
-class Grant:
-    """The answer to `reserve`: all wants are held (`lacks` is empty) or none is. `levels` is parallel to the wants."""
+class Grant(msgspec.Struct, gc=False):
+    """The answer to `reserve`: all wants are held (`lacks` is empty) or none is. `levels` is parallel to the wants:
+    how the limits stand after the decision."""
 
-    lacks: tuple[Lack, ...]
-    levels: tuple[Level, ...]
+    lacks: Sequence[Lack]
+    levels: Sequence[Level]
 
     @property
     def granted(self) -> bool:
         return not self.lacks
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What the ledger says was used, one call or the sum of several; for rebuilding limits at start.
+
+    `wall_ns` is when it was admitted; of a sum, the end of its interval (later than true counts for longer). What
+    unresolved attempts may have used at worst is part of it. Money in pico-dollars.
+    """
+
+    wall_ns: int
+    org: str
+    client: str
+    key: str
+    model: str  # public name
+    requests: int = 0
+    input_tokens: int = 0  # cached ones included
+    cached_tokens: int = 0
+    output_tokens: int = 0  # reasoning ones included
+    reasoning_tokens: int = 0
+    cost_pusd: int = 0
+    charge_pusd: int = 0
+
+
 Want = tuple[Limit, int]
+#: A tally crossed one of its marks: the tally, the index of the mark, what is used now.
+Crossed = Callable[[Tally, int, int], None]
 
 
 class Store(ABC):
     """Verbs over limits, each atomic. Money and counts are exact integers, never floats."""
 
+    async def start(self) -> None:  # noqa: B027 (a backend that remembers by itself has nothing to load)
+        """Once, before the first verb: takes up what was remembered."""
+
     @abstractmethod
     async def reserve(self, hold: str, wants: Sequence[Want], ttl_s: float) -> Grant:
         """Holds all wants under the id `hold`, or none of them. The hold ends by itself after `ttl_s` seconds unless
         renewed: what it held then counts as used at its worst case, except slots, which return. Reserving under an id
-        that is already held adds to it (failover)."""
+        that is already held adds to it (failover). A want of nothing is always granted, and can be settled to more.
+        Raises ValueError for a negative amount."""
 
     @abstractmethod
     async def settle(self, hold: str, actual: Sequence[int]) -> None:
         """Ends the hold with what was truly used, parallel to its wants (in the order of its reservations). Less than
-        held returns the difference (TERMS 3), more becomes a debt that blocks. Unknown or ended holds are ignored."""
+        held returns the difference (TERMS 3), more becomes a debt that blocks. Unknown or ended holds are ignored.
+        Raises ValueError, and changes nothing, if `actual` is not as long as the wants."""
 
     @abstractmethod
     async def release(self, hold: str) -> None:
@@ -109,6 +158,16 @@ class Store(ABC):
     @abstractmethod
     async def levels(self, limits: Sequence[Limit]) -> list[Level]:
         """How the limits stand, without taking anything."""
+
+    @abstractmethod
+    async def restate(self, limit: Limit, used: Iterable[tuple[int, int]]) -> None:
+        """At start: what the ledger says was used of a limit, as (age in ns, amount), in any order. Windows and tallies
+        are replaced by it; a bucket has at most what is left by it. Backends that never forget ignore it."""
+
+    @abstractmethod
+    def watch(self, name: str, crossed: Crossed) -> None:
+        """Has `crossed` called when a tally's used amount reaches a mark, or when a hard tally first refuses what would
+        not fit even if nothing were held (its last mark). The newest callback of a name replaces the older."""
 
     async def aclose(self) -> None:  # noqa: B027 (a backend without resources has nothing to close)
         """Lets go of what the backend holds open."""
