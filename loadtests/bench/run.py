@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from loadtests.bench import goals, machine, proofs
+from loadtests.bench import books, goals, machine, proofs
 from loadtests.bench.cases import SMALL_32, Case, Plan
 from loadtests.bench.errors import BenchError
 from loadtests.bench.load import NOISY, Load, Sample
@@ -41,18 +41,21 @@ class Run:
             stack.callback(responder.stop)
             load = Load(responder, self.build / "bench", self.folder)
             systems = list(self._all_started(stack, responder))
-            for system in systems:
-                self.results.proofs += proofs.before(system)
+            self.results.proofs += [proofs.answers_whole(system) for system in systems]
+            ours = next((system for system in systems if isinstance(system, Tidegate)), None)
+            rows_before = 0
+            if ours is not None:
+                self.results.proofs += books.every_policy_ran(ours)
+                rows_before = books.ledger_calls(ours)
             self._rounds(load, responder, systems)
             for system in systems:
                 self.results.systems[system.name].loaded_mb = system.running.rss_mb()
-            for system in systems:
-                if isinstance(system, Tidegate):
-                    self._soak(load, system)
-                    self.results.proofs += proofs.after(system, load.sent[system.name])
-            if goals.OURS in self.names:
+            if ours is not None:
+                self._soak(load, ours)
+                self.results.proofs.append(books.a_row_for_each_call(ours, load.sent[ours.name], rows_before))
+                self.results.proofs.append(proofs.hidden_usage(self.results, ours.name))
                 self._clients(load, responder)
-        self.results.proofs += proofs.of_figures(self.results)
+        self.results.proofs += proofs.complete(self.results)
         self.results.goals = goals.judge(self.results)
         return self.results
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from loadtests.bench.errors import BenchError
 from loadtests.bench.systems.base import System
 
+ADMIN_KEY = "sk-bench-admin-00000000000000000000000000000000"
 KEY = "sk-bench-{:040d}"
-CLIENT = """\
-[clients.bench-{number}]
-quota = {{ requests = ["{quota}/minute"], tokens = ["{quota}000/minute"] }}
-[[clients.bench-{number}.keys]]
-role = "client"
-secret = "{key}"
-"""
+QUOTA = 1_000_000_000  # requests a minute: never the limit, but counted for each call
+INPUT_USD, OUTPUT_USD = 2.5, 10.0  # a million tokens
+COST_USD = "0.00195"  # of the responder's plain answer: 300 tokens in, 120 out
+
 CONFIGURATION = """\
 [server]
 data_dir = "{data}"
@@ -28,39 +25,61 @@ api_key = "sk-upstream"
 [models."bench-*"]
 targets = ["bench/*"]
 
+[prices."bench-*"]
+input = {input}
+output = {output}
+
 """
-QUOTA = 100_000_000  # requests a minute: never the limit, but counted for each call
+CLIENT = """\
+[clients.bench-{number}]
+quota = {{ requests = ["{quota}/minute"] }}
+[[clients.bench-{number}.keys]]
+secret = "{key}"
+"""
 
 
 class Tidegate(System):
     name = "tidegate"
-    what = "Tidegate, all policies on"
+    what = "Tidegate, every policy on"
     ready_path = "/readyz"
     clients = 1
 
     def install(self) -> None:
-        if not Path("gateway/__main__.py").exists():
-            raise BenchError("gateway/__main__.py is not there yet")
+        """Runs from this source tree."""
 
     def configure(self) -> None:
-        self._file.write_text(
-            CONFIGURATION.format(data=(self.folder / "data").resolve(), upstream=self.upstream_port)
-            + "\n".join(CLIENT.format(number=n, quota=QUOTA, key=KEY.format(n)) for n in range(self.clients))
+        head = CONFIGURATION.format(
+            data=(self.folder / "data").resolve(), upstream=self.upstream_port, input=INPUT_USD, output=OUTPUT_USD
         )
+        clients = (CLIENT.format(number=n, quota=QUOTA, key=KEY.format(n)) for n in range(self.clients))
+        self.file.write_text(head + "\n".join(clients))
 
     @property
-    def _file(self) -> Path:
-        return self.folder / "gateway.toml"
+    def file(self) -> Path:
+        return self.folder.resolve() / "gateway.toml"
 
     def keys(self) -> tuple[str, ...]:
+        """The clients' keys."""
         return tuple(KEY.format(number) for number in range(self.clients))
 
+    def policies(self) -> tuple[str, ...]:
+        """The default list, which the configuration leaves as it is."""
+        from gateway.config.settings import Settings
+
+        return tuple(Settings().policies)
+
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "gateway"]
+
     def command(self) -> list[str]:
-        address = f"127.0.0.1:{self.port}"
-        return [sys.executable, "-m", "gateway", "serve", "--config", str(self._file.resolve()), "--listen", address]
+        return [*self.program(), "serve", "--config", str(self.file), "--listen", f"127.0.0.1:{self.port}"]
+
+    def environment(self) -> dict[str, str]:
+        return {"TIDEGATE_ADMIN_KEY": ADMIN_KEY}
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {KEY.format(0)}"}
 
     def settings(self) -> list[str]:
-        return [f"a provider, a model, {self.clients} client(s) with a key and a quota of {QUOTA} requests a minute"]
+        limit = f"a quota of {QUOTA:,} requests a minute"
+        return [f"defaults but for the provider, the model's name and price, and one client with a key and {limit}"]
