@@ -220,10 +220,11 @@ class Connection(asyncio.Protocol):
             status, body = control.answer(self._provider, request, self, self._loop.time())
         except ProviderError as error:
             status, body = error.status, error.render(False, "")
-        self.write(
-            b"HTTP/1.1 %d OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (status, len(body), body)
-        )
+        close = b"" if request.keep_alive else b"connection: close\r\n"
+        head = b"HTTP/1.1 %d OK\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
+        self.write(head % (status, close, len(body)) + body)
+        if not request.keep_alive:
+            self.close()
 
     # --- what a delivery needs
 

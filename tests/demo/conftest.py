@@ -32,7 +32,9 @@ async def run() -> AsyncIterator[Started]:
     for server in servers:
         await server.stop()
         assert server.stats.failures == 0
-    left = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "").startswith("Connection")]
+    left = [
+        task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "").startswith("Connection")
+    ]
     assert left == []
 
 

@@ -130,9 +130,11 @@ async def test_answers_carry_the_headers_of_the_real_one(claude: anthropic.Async
 
 async def test_sync_client(fake: DemoServer) -> None:
     def ask() -> str:
-        with anthropic.Anthropic(base_url=fake.base_url, api_key="x", max_retries=0) as sdk:
-            with sdk.messages.stream(model="m", max_tokens=5, messages=SAID) as stream:
-                return "".join(stream.text_stream)
+        with (
+            anthropic.Anthropic(base_url=fake.base_url, api_key="x", max_retries=0) as sdk,
+            sdk.messages.stream(model="m", max_tokens=5, messages=SAID) as stream,
+        ):
+            return "".join(stream.text_stream)
 
     assert await asyncio.to_thread(ask) == plain(5)
 

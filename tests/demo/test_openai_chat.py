@@ -139,9 +139,7 @@ class Level(BaseModel):
 
 
 async def test_chat_answers_json_when_asked(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(
-        model="m", messages=SAID, response_format={"type": "json_object"}
-    )
+    answer = await client.chat.completions.create(model="m", messages=SAID, response_format={"type": "json_object"})
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
     parsed = await client.chat.completions.parse(model="m", messages=SAID, response_format=Level)
     assert parsed.choices[0].message.parsed == Level(place="tide", metres=1.5)

@@ -36,7 +36,9 @@ async def test_embeddings_as_floats_and_base64_are_equal(client: openai.AsyncOpe
     assert floats.data[0].embedding == pytest.approx(packed.data[0].embedding, abs=1e-7)
 
 
-@pytest.mark.parametrize(("given", "vectors", "tokens"), [([1, 2, 3], 1, 3), ([[1, 2], [3]], 2, 3), (["ab", "cd"], 2, 2)])
+@pytest.mark.parametrize(
+    ("given", "vectors", "tokens"), [([1, 2, 3], 1, 3), ([[1, 2], [3]], 2, 3), (["ab", "cd"], 2, 2)]
+)
 async def test_embeddings_take_texts_and_tokens(
     client: openai.AsyncOpenAI, given: Any, vectors: int, tokens: int
 ) -> None:
@@ -191,7 +193,13 @@ async def test_other_paths_echo(client: openai.AsyncOpenAI) -> None:
 async def test_answers_carry_the_headers_of_the_real_one(client: openai.AsyncOpenAI) -> None:
     answer = await client.models.with_raw_response.list()
     assert answer.headers["x-request-id"].startswith("req_")
-    for name in ("openai-processing-ms", "openai-version", "openai-organization", "date", "x-ratelimit-remaining-tokens"):
+    for name in (
+        "openai-processing-ms",
+        "openai-version",
+        "openai-organization",
+        "date",
+        "x-ratelimit-remaining-tokens",
+    ):
         assert name in answer.headers
 
 
