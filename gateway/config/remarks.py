@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from gateway.config.problems import Path, dotted
 from gateway.config.settings import Settings
 
 SHORT_SECRET = 16
+_SLASHES = re.compile(r"(?<!:)/{2,}")  # a slash too many often comes with a variable, and is nothing to tell
 
 
 def remarks(settings: Settings, data: Any) -> Iterator[str]:
@@ -24,7 +26,7 @@ def _addresses(settings: Settings, data: Any) -> Iterator[str]:
         for name, endpoint in endpoints.items():
             path: Path = (section, name, "base_url")
             written = get(data, path) if has(data, path) else endpoint.base_url
-            if written.rstrip("/") != endpoint.base_url:
+            if _SLASHES.sub("/", written.strip()).rstrip("/") != endpoint.base_url:
                 yield f"{dotted(path)}: {written} is read as {endpoint.base_url}"
 
 
