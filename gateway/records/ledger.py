@@ -103,15 +103,18 @@ class Ledger:
         return reasons
 
     async def erase(self, org: str) -> int:
-        """Deletes all rows and sums of an org; returns how many calls and attempts went."""
+        """Deletes all rows and sums of an org; returns how many calls and attempts went. Use `Records.erase`."""
         return await self._writer.run(lambda connection: self._posting.erase(connection, org))
 
     async def flush(self) -> None:
-        """Returns when all that was journalled before is committed to the database."""
-        self._journal.catch_up()
-        await self._writer.flush()
-        if self._journal.late:
-            await self.flush()
+        """Returns when all that was journalled before is committed to the database; what waits in memory too, as far
+        as open intents leave room for it."""
+        while True:
+            self._journal.catch_up()
+            late = self._journal.late
+            await self._writer.flush()
+            if late == 0 or self._journal.late >= late:
+                return
 
 
 def shortened(row: Any) -> Any:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, select
 
 from gateway.clock import Clock
@@ -19,6 +20,7 @@ from gateway.records.writer import Writer
 __all__ = ["ObjectRow", "Objects"]
 
 _REMEMBERED = 20_000
+_LONGEST_ID = 512
 _IN_ONE_QUERY = 500
 
 
@@ -35,12 +37,17 @@ class Objects:
 
     def add(self, id: str, org: str, client: str, provider: str, kind: str) -> None:
         """Journals a new object (survives kill -9); known to `owner` at once."""
+        if len(id) > _LONGEST_ID:
+            structlog.get_logger().error("a provider's object has an id too long to keep", provider=provider, kind=kind)
+            return
         row = ObjectRow(id, org, client, provider, kind, self._clock.wall_ns())
         self._remember(id, row)
         self._journal_it(OBJECT, self._encode(row))
 
     def discard(self, id: str) -> None:
         """Journals that the object was deleted at the provider."""
+        if len(id) > _LONGEST_ID:
+            return
         self._remember(id, None)
         self._journal_it(OBJECT_GONE, id.encode())
 

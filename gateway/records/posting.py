@@ -129,9 +129,9 @@ class Posting:
         changes = Changes()
         for row in group.attempts:
             if row.outcome != "open":
-                changes.add(row)
+                changes.add_attempt(row)
         for call in group.calls:
-            changes.add(call)
+            changes.add_call(call)
         self._attempts.run(connection, [attempt_values(row) for row in group.attempts])
         self._calls.run(connection, [call_values(call) for call in group.calls])
         for row in group.late:

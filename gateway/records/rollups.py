@@ -11,53 +11,12 @@ from gateway.records.rows import AttemptRow, CallRow
 from gateway.records.statements import Bulk
 
 Dimensions = tuple[str, str, str, str, str, str]
-_NS = 1_000_000_000
-_CALL_MEASURES = 9  # the first of schema.MEASURES come from calls, the others from attempts
-_ATTEMPT_MEASURES = len(schema.MEASURES) - _CALL_MEASURES
-_NO_CALL = (0,) * _CALL_MEASURES
-_NO_ATTEMPT = (0,) * _ATTEMPT_MEASURES
-
-
-def of_call(row: CallRow) -> tuple[int, ...]:
-    """What a call adds, in the order of schema.MEASURES."""
-    outcome = row.outcome
-    return (
-        1,
-        outcome == "answered",
-        outcome == "refused",
-        outcome == "failed",
-        outcome == "gone",
-        row.charge_pusd,
-        row.saved_pusd,
-        row.duration_us,
-        row.wait_us,
-        *_NO_ATTEMPT,
-    )
-
-
-def of_attempt(row: AttemptRow) -> tuple[int, ...]:
-    """What an attempt adds, in the order of schema.MEASURES."""
-    outcome = row.outcome
-    return (
-        *_NO_CALL,
-        1,
-        outcome == "failed",
-        row.input_tokens,
-        row.cached_tokens,
-        row.cache_write_tokens + row.cache_write_1h_tokens,
-        row.output_tokens,
-        row.reasoning_tokens,
-        row.cost_pusd,
-        row.cost_pusd if outcome == "unresolved" else 0,
-        row.estimated,
-        row.unpriced,
-    )
-
-
-def dimensions_of(row: AttemptRow | CallRow) -> Dimensions:
-    """A call counts under the model that served it: what was asked may be any text, and would grow without bound."""
-    model = row.served_model if isinstance(row, CallRow) else row.model
-    return row.org, row.client, row.key, model, row.provider, row.route
+_MINUTE_NS = 60_000_000_000
+_OUTCOMES = {name: schema.MEASURES.index(name) for name in ("answered", "refused", "failed", "gone")}
+(
+    _CALLS, _, _, _, _, _CHARGE, _SAVED, _DURATION, _WAIT, _ATTEMPTS, _FAILED_ATTEMPTS, _INPUT, _CACHED, _CACHE_WRITE,
+    _OUTPUT, _REASONING, _COST, _UNRESOLVED, _ESTIMATED, _UNPRICED,
+) = range(len(schema.MEASURES))  # fmt: skip
 
 
 class Changes:
@@ -68,15 +27,45 @@ class Changes:
 
     def add(self, row: AttemptRow | CallRow, sign: int = 1) -> None:
         """Counts a row in (or out again, with sign -1) at the minute it started."""
-        values = of_call(row) if isinstance(row, CallRow) else of_attempt(row)
-        key = row.started_wall_ns // _NS // 60 * 60, dimensions_of(row)
+        if isinstance(row, CallRow):
+            self.add_call(row, sign)
+        else:
+            self.add_attempt(row, sign)
+
+    def add_call(self, row: CallRow, sign: int = 1) -> None:
+        """A call counts under the model that served it: what was asked may be any text, so it would grow for ever."""
+        sums = self._of(row.started_wall_ns, (row.org, row.client, row.key, row.served_model, row.provider, row.route))
+        sums[_CALLS] += sign
+        sums[_CHARGE] += sign * row.charge_pusd
+        sums[_SAVED] += sign * row.saved_pusd
+        sums[_DURATION] += sign * row.duration_us
+        sums[_WAIT] += sign * row.wait_us
+        measure = _OUTCOMES.get(row.outcome)
+        if measure is not None:
+            sums[measure] += sign
+
+    def add_attempt(self, row: AttemptRow, sign: int = 1) -> None:
+        sums = self._of(row.started_wall_ns, (row.org, row.client, row.key, row.model, row.provider, row.route))
+        sums[_ATTEMPTS] += sign
+        sums[_INPUT] += sign * row.input_tokens
+        sums[_CACHED] += sign * row.cached_tokens
+        sums[_CACHE_WRITE] += sign * (row.cache_write_tokens + row.cache_write_1h_tokens)
+        sums[_OUTPUT] += sign * row.output_tokens
+        sums[_REASONING] += sign * row.reasoning_tokens
+        sums[_COST] += sign * row.cost_pusd
+        sums[_ESTIMATED] += sign * row.estimated
+        sums[_UNPRICED] += sign * row.unpriced
+        if row.outcome == "failed":
+            sums[_FAILED_ATTEMPTS] += sign
+        elif row.outcome == "unresolved":
+            sums[_UNRESOLVED] += sign * row.cost_pusd
+
+    def _of(self, started_wall_ns: int, dimensions: Dimensions) -> list[int]:
+        key = started_wall_ns // _MINUTE_NS * 60, dimensions
         sums = self._sums.get(key)
         if sums is None:
-            self._sums[key] = [sign * value for value in values]
-        else:
-            for index, value in enumerate(values):
-                if value:
-                    sums[index] += sign * value
+            sums = self._sums[key] = [0] * len(schema.MEASURES)
+        return sums
 
     def merge(self, other: Changes) -> None:
         """Takes over another's sums."""

@@ -7,6 +7,7 @@ The texts are SQLAlchemy's own, compiled once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Table
@@ -39,7 +40,7 @@ class Bulk:
         """Inserts all rows; each has a value for every column, in order."""
         for start in range(0, len(rows), self._most_rows):
             some = rows[start : start + self._most_rows]
-            values = tuple([value for row in some for value in row])
+            values = tuple(chain.from_iterable(some))
             connection.exec_driver_sql(self._text(len(some)), values)
 
     def _text(self, rows: int) -> str:

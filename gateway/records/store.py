@@ -70,6 +70,7 @@ class Records:
         self.objects = Objects(self._journal, self._writer, self.queries, clock)
         self.keys = Keys(self._writer, self.queries, self.pepper, clock, data_dir)
         self._purging: asyncio.Task[None] | None = None
+        self.closed = False
 
     @classmethod
     async def open(
@@ -119,12 +120,20 @@ class Records:
         """Keys made, rotated or revoked from now on change this directory too."""
         self.keys.attach(directory)
 
+    async def erase(self, org: str) -> int:
+        """Deletes calls, attempts, sums and objects of an org; how many calls and attempts that were. Its clients and
+        keys stay, and what it calls from now on is recorded again."""
+        gone = await self.ledger.erase(org)
+        self.objects.forget(org)
+        return gone
+
     def verbs(self) -> dict[str, Verb]:
         """What the command line may ask over the admin socket."""
         return verbs.of(self)
 
     async def aclose(self) -> None:
         """Flushes and lets go, the lock last. A stuck database is left after ten seconds: the journal has the rest."""
+        self.closed = True
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.wait([self._purging])
