@@ -203,9 +203,7 @@ def served(shared: Served) -> Iterator[Served]:
     shared.hang_up()
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
-    """Starts a server with limits of its own: serve(keep_alive_s=1, ...), stopped at the end."""
+def _starter() -> Iterator[Callable[..., Served]]:
     running: list[Served] = []
 
     def start(options: dict[str, Any] | None = None, **limits: Any) -> Served:
@@ -215,6 +213,18 @@ def serve() -> Iterator[Callable[..., Served]]:
     yield start
     for each in running:
         each.stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Starts a server with limits of its own: serve(keep_alive_s=1, ...), stopped at the end."""
+    yield from _starter()
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[Callable[..., Served]]:
+    """The same for all tests of a module."""
+    yield from _starter()
 
 
 @pytest.fixture
