@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import orjson
 
@@ -34,6 +35,9 @@ def shape(exchange: Exchange, reply: Reply) -> Reply:
         _pad(reply, script.huge_event)
     if script.badjson:
         _break(reply)
+    if script.truncate is not None:
+        reply.body = reply.body[: script.truncate]
+        reply.events = None if reply.events is None else islice(reply.events, script.truncate)
     if script.crlf and reply.events is not None:
         reply.events = (event.replace(b"\n", b"\r\n") for event in reply.events)
     if script.gzip:

@@ -46,6 +46,7 @@ class Script:
     badjson: bool = False
     gzip: bool = False
     overloaded: int | None = None
+    truncate: int | None = None  # events (bytes of a plain body), the framing then right
     # its size and its bill
     chunks: int | None = None
     input: int | None = None
@@ -79,6 +80,7 @@ class Script:
             or self.badjson
             or self.gzip
             or self.overloaded is not None
+            or self.truncate is not None
             or self.huge_event is not None
             or self.crlf
         )
@@ -226,7 +228,7 @@ KEYS: dict[str, Setter] = {
     **dict.fromkeys(("latency_ms", "chunk_ms"), _milliseconds),
     **dict.fromkeys(("code", "retry_after", "retry_after_ms", "should_retry"), _text),
     **dict.fromkeys(("html", "errorbody", "badjson", "gzip", "crlf", "u2028", "halfopen", "garbage", "close"), _flag),
-    **dict.fromkeys(("chunks", "input", "cached", "cache_write", "reasoning"), _count),
+    **dict.fromkeys(("chunks", "input", "cached", "cache_write", "reasoning", "truncate"), _count),
     **dict.fromkeys(("huge_event", "chunk_bytes", "slice"), _size),
     **dict.fromkeys(("no_usage", "null_usage", "zero_usage"), _usage),
     **dict.fromkeys(("reset", "die", "stall"), _cut),

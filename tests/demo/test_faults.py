@@ -267,6 +267,15 @@ async def test_badjson(fake: DemoServer, raw: Ask, call: Call) -> None:
     assert events[-1] == "data: [DONE]"
 
 
+async def test_truncate_ends_in_order_but_too_soon(fake: DemoServer, raw: Ask, call: Call) -> None:
+    answer = await raw(fake, call(stream=True), "truncate=6")
+    assert (len(answer.events), answer.end) == (6, "fin")
+    assert answer.data.endswith(b"0\r\n\r\n")
+    assert "[DONE]" not in answer.events[-1]
+    whole = await raw(fake, call(), "truncate=10")
+    assert len(whole.body) == int(whole.headers["content-length"]) == 10
+
+
 async def test_wrong_length(fake: DemoServer, raw: Ask, call: Call) -> None:
     right = len((await raw(fake, call())).body)
     short = await raw(fake, call(), "wrong-length=short")
