@@ -22,34 +22,35 @@ _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)++")
 class Splitter:
     """Gives whole events only, as long as they are of reasonable size; keeps the beginning of the next one.
 
-    `is_inside` says that what came out last ends in the middle of an event (one over the limit).
+    `edge` is empty between events. `is_inside` says that what came out last ends in the middle of an event (one over
+    the limit).
     """
 
-    __slots__ = ("_edge", "_limit", "_parts", "_size", "is_inside")
+    __slots__ = ("_limit", "_parts", "_size", "edge", "is_inside")
 
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
-        self._edge = b""  # the last bytes before the next chunk that belong to the same event
+        self.edge = b""  # the last bytes before the next chunk that belong to the same event
         self.is_inside = False
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now: the very chunk, where it ends with an event and nothing was kept."""
-        if not self._edge and chunk[-2:] == b"\n\n":
+        if not self.edge and chunk[-2:] == b"\n\n":
             return chunk
-        end = end_of_events(self._edge + chunk) - len(self._edge)
+        end = end_of_events(self.edge + chunk) - len(self.edge)
         if end > 0:
             out = b"".join((*self._parts, chunk[:end]))
             rest = chunk[end:]
             self._parts = [rest] if rest else []
             self._size = len(rest)
-            self._edge = rest[-_EDGE:]
+            self.edge = rest[-_EDGE:]
             self.is_inside = False
             return out
         self._parts.append(chunk)
         self._size += len(chunk)
-        self._edge = (self._edge + chunk)[-_EDGE:]
+        self.edge = (self.edge + chunk)[-_EDGE:]
         if self._size <= self._limit and not self.is_inside:
             return b""
         self.is_inside = True
@@ -77,11 +78,31 @@ def end_of_events(data: bytes) -> int:
 def events_of(data: bytes) -> Iterator[bytes]:
     """The events of `data`, each with its own end; what follows the last end comes as the last item."""
     start = 0
-    for found in _BLANK_LINE.finditer(data):
-        yield data[start : found.end()]
-        start = found.end()
+    if b"\r" in data:
+        for found in _BLANK_LINE.finditer(data):
+            yield data[start : found.end()]
+            start = found.end()
+    else:
+        while (end := data.find(b"\n\n", start)) >= 0:
+            yield data[start : end + 2]
+            start = end + 2
     if start < len(data):
         yield data[start:]
+
+
+def bounds_of(data: bytes, position: int) -> tuple[int, int]:
+    """Where the event around `position`, which is no line end, begins and ends."""
+    start = 0
+    if b"\r" in data:
+        for event in events_of(data):
+            if start + len(event) > position:
+                return start, start + len(event)
+            start += len(event)
+    before, after = data.rfind(b"\n\n", 0, position), data.find(b"\n\n", position)
+    start = before + 2 if before >= 0 else 0
+    while data[start : start + 1] == b"\n":
+        start += 1
+    return start, after + 2 if after >= 0 else len(data)
 
 
 def data_of(event: bytes) -> bytes:

@@ -80,9 +80,7 @@ class MessageMeter(WholeMeter):
 
     def _of_part(self, body: bytes) -> Usage:
         usage = Usage()
-        begin = body.find(b'"content"')
-        came = texts.Texts([body[begin:].decode("utf-8", "replace")] if begin >= 0 else [])
-        estimate(usage, _NOTHING, self._call, self._vocabulary, came)
+        estimate(usage, _NOTHING, self._call, self._vocabulary, texts.of_part(body))
         return usage
 
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:

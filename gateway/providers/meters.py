@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.providers import texts
 from gateway.providers.base import Meter, Verdict
 from gateway.providers.vocabulary import Vocabulary
-from gateway.sse import Splitter, events_of, last_events
+from gateway.sse import Splitter, bounds_of, events_of, last_events
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ KEPT_BYTES = 65_536
 #: In how many of a stream's last events an end mark or an error is looked for.
 LAST_EVENTS = 3
 
-_NULL = b'"usage":null'
+_USAGE = b'"usage"'
+
+#: A member called usage, unless its value is null. (A string that ends on `\\"usage"` is followed by no colon.)
+STATED = re.compile(rb'"usage"\s*+:\s*+(?!null)')
 
 
 class PassingMeter(Meter):
@@ -108,16 +112,18 @@ class StreamMeter(Meter):
         self._long_tail = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        out = self._splitter.feed(chunk)
-        if not out:
-            return out
-        if self._splitter.is_inside or self._long_head:
-            return self._follow_long(out)
-        return self._note(out)
+        if self._splitter.edge or chunk[-2:] != b"\n\n":
+            out = self._splitter.feed(chunk)
+            if not out:
+                return out
+            if self._splitter.is_inside or self._long_head:
+                return self._follow_long(out)
+            return self._note(out)
+        return self._note(chunk)
 
     def _note(self, out: bytes) -> bytes:
         """Looks at whole events, and gives back those that go on."""
-        if b'"usage"' in out:
+        if out.rfind(_USAGE) >= 0:  # `rfind` takes half the time of `in`
             out = self._look(out)
         if out:
             self._bytes += len(out)
@@ -156,10 +162,11 @@ class StreamMeter(Meter):
 
     def _look(self, out: bytes) -> bytes:
         """Reads the events that state a usage, and gives back what goes on: all of it."""
-        if out.count(_NULL) != out.count(b'"usage"'):
-            for event in events_of(out):
-                if b'"usage"' in event:
-                    self._read(event)
+        at = out.rfind(_USAGE)
+        if out[at + 7 : at + 12] == b":null" and out.rfind(_USAGE, 0, at) < 0:
+            return out
+        for start, end in sorted({bounds_of(out, found.start()) for found in STATED.finditer(out)}):
+            self._read(out[start:end])
         return out
 
     def _follow_long(self, out: bytes) -> bytes:

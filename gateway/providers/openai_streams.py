@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.providers.base import Verdict
-from gateway.providers.meters import StreamMeter, usage_near_end
+from gateway.providers.meters import STATED, StreamMeter, usage_near_end
 from gateway.providers.openai_shapes import (
     ALL,
     DONE,
@@ -20,11 +20,17 @@ from gateway.providers.openai_shapes import (
 from gateway.providers.openai_whole import image_units
 from gateway.providers.reported import OpenAIUsage, Said, loosely
 from gateway.providers.vocabulary import Vocabulary
-from gateway.sse import data_of, events_of
+from gateway.sse import bounds_of, data_of
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.call import Call
+
+
+_NO_CHOICES = b'"choices":[]'
+
+#: A quote behind a comma opens a string, so this is a member called usage and never a part of a text.
+_NULL_MEMBER = b',"usage":null'
 
 
 class EventsMeter(StreamMeter):
@@ -149,23 +155,31 @@ class ChatStream(StreamMeter):
     def _look(self, out: bytes) -> bytes:
         if not self._hides:
             return super()._look(out)
-        # A quote behind a comma opens a string, so this is a member called usage and never a part of a text.
-        shorter = out.replace(b',"usage":null', b"")
-        if b'"usage"' not in shorter and b'"choices":[]' not in shorter:
+        shorter = out.replace(_NULL_MEMBER, b"")
+        if shorter.rfind(b'"usage"') < 0 and shorter.rfind(_NO_CHOICES) < 0:
             return shorter
-        return b"".join(filter(None, map(self._shown, events_of(out))))
+        places = [found.start() for found in STATED.finditer(out)]
+        at = len(out)
+        while (at := out.rfind(_NO_CHOICES, 0, at)) >= 0:
+            places.append(at)
+        parts: list[bytes] = []
+        done = 0
+        for start, end in sorted({bounds_of(out, place) for place in places}):
+            parts += out[done:start].replace(_NULL_MEMBER, b""), self._shown(out[start:end])
+            done = end
+        shown = b"".join((*parts, out[done:].replace(_NULL_MEMBER, b"")))
+        return out if shown == out else shown
 
     def _shown(self, event: bytes) -> bytes:
         """What the client sees of an event: nothing of a usage that comes without a choice."""
-        if b'"usage"' not in event:
-            return event
-        data = data_of(event)
-        read = event_of(data)
-        if read.usage is not None:
-            self._reported = read.usage
-        if read.choices is not None and not read.choices and (read.usage is not None or is_empty(data)):
-            return b""
-        return event.replace(b',"usage":null', b"")
+        if b'"usage"' in event:
+            data = data_of(event)
+            read = event_of(data)
+            if read.usage is not None:
+                self._reported = read.usage
+            if read.choices is not None and not read.choices and (read.usage is not None or is_empty(data)):
+                return b""
+        return event.replace(_NULL_MEMBER, b"")
 
     def _read(self, event: bytes) -> None:
         read = event_of(data_of(event))

@@ -69,9 +69,7 @@ class TextMeter(WholeMeter):
 
     def _of_part(self, body: bytes) -> Usage:
         usage = Usage()
-        begin = max(body.find(b'"content"'), body.find(b'"text"'), body.find(b'"arguments"'))
-        came = texts.Texts([body[begin:].decode("utf-8", "replace")] if begin >= 0 else [])
-        estimate(usage, NOTHING, self._call, self._vocabulary, came)
+        estimate(usage, NOTHING, self._call, self._vocabulary, texts.of_part(body))
         return usage
 
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:

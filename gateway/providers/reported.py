@@ -55,8 +55,9 @@ class OpenAIUsage(msgspec.Struct, kw_only=True):
     def into(self, usage: Usage) -> Said:
         given = self.prompt_tokens if self.input_tokens is None else self.input_tokens
         made = self.completion_tokens if self.output_tokens is None else self.output_tokens
-        if self.total_tokens is not None:
-            given, made = _completed(given, made, self.total_tokens)
+        total = self.total_tokens
+        if total is not None and (given is None or made is None or total > given + made):
+            given, made = _completed(given, made, total)
         usage.input_tokens = whole(given)
         usage.output_tokens = whole(made)
         read = self.prompt_tokens_details or self.input_tokens_details or self.input_token_details
@@ -66,8 +67,10 @@ class OpenAIUsage(msgspec.Struct, kw_only=True):
             usage.cached_tokens = whole(self.prompt_cache_hit_tokens)
         written = self.completion_tokens_details or self.output_tokens_details
         if written is not None:
-            usage.reasoning_tokens = whole(written.reasoning_tokens)
-            usage.audio_output_tokens = whole(written.audio_tokens)
+            if written.reasoning_tokens:
+                usage.reasoning_tokens = whole(written.reasoning_tokens)
+            if written.audio_tokens:
+                usage.audio_output_tokens = whole(written.audio_tokens)
         if self.seconds is not None:
             usage.units["audio_ms"] = milliseconds(self.seconds)
         return given is not None, made is not None
@@ -77,15 +80,17 @@ def _completed(given: Number, made: Number, total: int | float) -> tuple[Number,
     """What is not listed follows from the total: embeddings have no output, and some list thinking nowhere else."""
     if given is None:
         return (None if made is None else total - made), made
-    if made is None or total > given + made:
-        return given, total - given
-    return given, made
+    return given, total - given
 
 
 def _read_parts(read: Details, usage: Usage) -> None:
-    usage.cached_tokens = whole(read.cached_tokens)
-    usage.audio_input_tokens = whole(read.audio_tokens)
-    usage.cache_write_tokens = whole(read.cache_write_tokens)
+    """Most parts are zero most of the time, and the Usage is zero where it is not filled in."""
+    if read.cached_tokens:
+        usage.cached_tokens = whole(read.cached_tokens)
+    if read.audio_tokens:
+        usage.audio_input_tokens = whole(read.audio_tokens)
+    if read.cache_write_tokens:
+        usage.cache_write_tokens = whole(read.cache_write_tokens)
     if read.cache_write_tokens_details is not None:
         usage.cache_write_1h_tokens = min(
             usage.cache_write_tokens, whole(read.cache_write_tokens_details.ttl_12h_tokens)
@@ -177,6 +182,8 @@ def _numbers(value: dict[str, Any]) -> dict[str, Any]:
 
 def whole(number: Number) -> int:
     """A count as an integer from 0 to MOST; what is missing, negative or no number counts nothing."""
+    if type(number) is int and 0 <= number <= MOST:
+        return number
     if number is None or not number > 0:
         return 0
     return int(min(number, MOST))

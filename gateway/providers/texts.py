@@ -6,6 +6,7 @@ three for the reply) and its guide to images (85 for one in low detail, 765 for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,9 @@ _PART_KEYS = (
     "summary",
 )
 _DEFINITIONS = ("tools", "functions", "response_format")
+_TEXT_MEMBER = re.compile(
+    rb'"(?:content|text|thinking|refusal|arguments)"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL
+)
 
 
 @dataclass(slots=True)
@@ -121,6 +125,18 @@ def of_reply(reply: Any) -> Texts:
     for key in ("output", "content", "text"):
         if not isinstance(reply.get(key), dict):
             texts.add(reply.get(key))
+    return texts
+
+
+def of_part(body: bytes) -> Texts:
+    """What came of a whole reply before it broke off: its texts, the last one perhaps unfinished."""
+    texts = Texts()
+    for found in _TEXT_MEMBER.finditer(body):
+        spelt = found[1]
+        try:
+            texts.add(orjson.loads(b'"' + spelt + b'"'))
+        except orjson.JSONDecodeError:  # broken off within a character
+            texts.add(spelt.decode("utf-8", "replace"))
     return texts
 
 
