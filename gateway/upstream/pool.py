@@ -110,17 +110,10 @@ class Pool:
         """Hand a connection that is fit for another exchange to who waits longest, or let it rest."""
         if self._closed:
             self.discard(connection)
-            return
-        waiters = self._waiters
-        while waiters:
-            waiter, _ = waiters.popitem(last=False)
-            if not waiter.future.done():
-                waiter.future.set_result(connection)
-                return
-        idle = self._idle
-        idle[connection] = self._now()
-        if len(idle) > self._limits.max_idle:
-            self.discard(next(iter(idle)))
+        elif self._waiters and self._give(connection):
+            self._reused_total += 1
+        else:
+            self._rest(connection)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection, whatever it was doing; its slot is free at once."""
@@ -168,6 +161,22 @@ class Pool:
         )
 
     # Waiting and connecting
+
+    def _give(self, connection: Connection) -> bool:
+        """Whether somebody waited for it."""
+        waiters = self._waiters
+        while waiters:
+            waiter, _ = waiters.popitem(last=False)
+            if not waiter.future.done():
+                waiter.future.set_result(connection)
+                return True
+        return False
+
+    def _rest(self, connection: Connection) -> None:
+        idle = self._idle
+        idle[connection] = self._now()
+        if len(idle) > self._limits.max_idle:
+            self.discard(next(iter(idle)))
 
     async def _wait(self, total_at: float) -> Connection:
         if self._closed:
@@ -224,7 +233,10 @@ class Pool:
             return
         self._connections.add(connection)
         self._opened_total += 1
-        self.release(connection)
+        if self._closed:
+            self.discard(connection)
+        elif not self._give(connection):
+            self._rest(connection)
 
     def _refuse(self, kind: type[UpstreamError], message: str) -> None:
         """Fail the call that has waited longest."""
