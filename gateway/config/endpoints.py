@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
 
-from gateway.config.people import QuotaSettings
 from gateway.config.values import (
     BaseUrl,
     FilePath,
@@ -175,7 +174,6 @@ class ModelSettings(Section):
     default_output_tokens: Positive = 1024
     unbounded_tokens: Positive = 32_768
     enforce_output_cap: bool = False
-    quota: QuotaSettings = QuotaSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -215,8 +215,8 @@ from gateway.__main__ import main
 try:
     main()
 except SystemExit as exit:
-    heavy = {"alembic", "genai_prices", "httpx2", "rich", "sqlalchemy", "starlette", "tiktoken", "uvicorn", "uvloop"}
-    print(exit.code, sorted(heavy & set(sys.modules)))
+    heavy = "alembic genai_prices httpx2 limits rich sqlalchemy starlette tiktoken uvicorn uvloop".split()
+    print(exit.code, sorted(set(heavy) & set(sys.modules)))
 """
 
 
