@@ -11,7 +11,7 @@ from gateway.config.machine import RecordsSettings, ServerSettings, StateSetting
 from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, TierSettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
 
-DEFAULT_POLICIES = ("identity", "access", "quota")
+DEFAULT_POLICIES = ("identity", "access", "quota", "budget")
 
 
 def _with_builtin_tiers(value: Any) -> Any:
