@@ -74,8 +74,8 @@ class Mentions:
             self.ids[value["id"]] = None
 
     def _note_content(self, key: str, value: Any) -> None:
-        if isinstance(value, dict):
-            value = value.get("url", "")
+        if key == "image_url" and isinstance(value, dict):
+            return  # its own `url` tells
         text = value if isinstance(value, str) else ""
         if text.startswith("data:image/" if key != "media_type" else "image/"):
             self.images += 1

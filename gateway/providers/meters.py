@@ -71,10 +71,10 @@ class WholeMeter(Meter):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._head:
             return b"", self._of_ends(self._head, body), "ok" if complete else "cut"
-        if not complete:
-            return b"", self._of_part(body), "cut"
         usage, verdict = self._of_body(body)
-        return b"", usage, verdict
+        if complete:
+            return b"", usage, verdict
+        return b"", self._of_part(body) if verdict == "error" else usage, "cut"  # it may have been whole all the same
 
     def _shorten(self) -> None:
         """Lets go of the middle, now and whenever the end has grown by another 8 MiB."""

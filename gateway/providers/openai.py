@@ -78,7 +78,9 @@ class OpenAI(Kind):
         if not call.route.model and b"json" not in content_type:
             return PassingMeter({"requests": 1})
         if route == "responses" and call.route.template != "/v1/responses/input_tokens":
-            return TextMeter(call, self._vocabulary, _pending(call, target, is_background=True))
+            meter = TextMeter(call, self._vocabulary)
+            meter.pending_tokens = _pending(call, target, is_background=True)
+            return meter
         return _WHOLE.get(route, RequestMeter)(call, self._vocabulary)
 
     def _stream_meter(self, call: Call, target: Target | None, route: str) -> Meter:

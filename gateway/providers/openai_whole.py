@@ -11,7 +11,6 @@ from gateway.providers.base import Verdict
 from gateway.providers.meters import WholeMeter, estimate, usage_near_end
 from gateway.providers.openai_shapes import ALL, AUDIO, IMAGES, MODEL, NOTHING, REPLY, STORED, loose_reply, text_of
 from gateway.providers.reported import UNREADABLE, OpenAIUsage, loosely, milliseconds, read_any
-from gateway.providers.vocabulary import Vocabulary
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
@@ -23,10 +22,7 @@ class TextMeter(WholeMeter):
     the provider goes on making in the background, where nobody will meter it."""
 
     _decoder: msgspec.json.Decoder[Any] = REPLY
-
-    def __init__(self, call: Call, vocabulary: Vocabulary, pending_tokens: int = 0) -> None:
-        super().__init__(call, vocabulary)
-        self._pending_tokens = pending_tokens
+    pending_tokens = 0
 
     def _of_body(self, body: bytes) -> tuple[Usage, Verdict]:
         try:
@@ -52,7 +48,7 @@ class TextMeter(WholeMeter):
         if said == ALL or (verdict != "ok" and reply.usage is None):
             return usage
         if reply.status in ("queued", "in_progress"):
-            usage.output_tokens = self._pending_tokens
+            usage.output_tokens = self.pending_tokens
             said = (said[0], True)
         output = texts.of_reply(read_any(body))
         estimate(usage, said, self._call, self._vocabulary, output)
