@@ -86,3 +86,32 @@ def figure(configured: int | None, adjustments: Iterable[Adjustment], period: Pe
         else:
             base = configured
     return None if base is None else base + extra
+
+
+class Adjustments:
+    """All that was changed about budgets; one object for the life of the process, so that a reload keeps it.
+    `version` grows with every change."""
+
+    def __init__(self, adjustments: Iterable[Adjustment] = ()) -> None:
+        self.version = 0
+        self._by_budget: dict[tuple[str, str, str], tuple[Adjustment, ...]] = {}
+        self.replace(adjustments)
+
+    def replace(self, adjustments: Iterable[Adjustment]) -> None:
+        """Takes these instead of all there were, in the order in which they were made."""
+        by_budget: dict[tuple[str, str, str], tuple[Adjustment, ...]] = {}
+        for one in sorted(adjustments, key=lambda one: (one.at_wall_ns, one.id)):
+            budget = one.scope, one.subject, one.span
+            by_budget[budget] = (*by_budget.get(budget, ()), one)
+        self._by_budget = by_budget
+        self.version += 1
+
+    def add(self, one: Adjustment) -> None:
+        """The newest."""
+        budget = one.scope, one.subject, one.span
+        self._by_budget[budget] = (*self._by_budget.get(budget, ()), one)
+        self.version += 1
+
+    def of(self, scope: Scope, subject: str, span: Span) -> tuple[Adjustment, ...]:
+        """Those of one budget, oldest first."""
+        return self._by_budget.get((scope, subject, span), ())

@@ -103,10 +103,9 @@ class Grant(msgspec.Struct, gc=False):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """What the ledger says was used, one call or the sum of several; for rebuilding limits at start.
+    """What the ledger says was used, as a sum over some time; for rebuilding limits at start.
 
-    `wall_ns` is when it was admitted; of a sum, the end of its interval (later than true counts for longer). What
-    unresolved attempts may have used at worst is part of it. Money in pico-dollars.
+    `wall_ns` is the end of that time: later than true, so that it counts for longer. Money in pico-dollars.
     """
 
     wall_ns: int
@@ -115,12 +114,22 @@ class Used(msgspec.Struct, frozen=True):
     key: str
     model: str  # public name
     requests: int = 0
-    input_tokens: int = 0  # cached ones included
+    input_tokens: int = 0  # cached ones included; of unresolved attempts all tokens at worst
     cached_tokens: int = 0
     output_tokens: int = 0  # reasoning ones included
     reasoning_tokens: int = 0
-    cost_pusd: int = 0
-    charge_pusd: int = 0
+    charge_pusd: int = 0  # what the client pays
+    unresolved_pusd: int = 0  # worst cost of attempts whose end is not known, not in the charge
+
+
+class History(Protocol):
+    """The ledger, as rebuilding asks it: sums by org, client, key and model."""
+
+    async def since(self, wall_ns: int) -> Sequence[Used]:
+        """One sum each from a whole minute until now."""
+
+    async def graded(self, wall_ns: int) -> Sequence[Used]:
+        """Sums of minutes for the last hours, of hours before, of days before those; from then or a little before."""
 
 
 Want = tuple[Limit, int]
