@@ -51,6 +51,7 @@ class Database:
     def __init__(self, path: Path, *, safe: bool) -> None:
         self.path = path
         self._level = "FULL" if safe else "NORMAL"
+        path.touch(0o600)  # SQLite gives its other files the same mode
         self.engine = _engine(f"file:{_quoted(path)}", StaticPool)
         self.writer = self.engine.connect()
         try:
@@ -68,10 +69,13 @@ class Database:
         migrate(self.writer)
 
     def pragma(self, text: str) -> None:
-        """Outside of a transaction."""
+        """Outside of a transaction, which SQLAlchemy would begin."""
         dbapi = self.writer.connection.dbapi_connection
         assert dbapi is not None
-        dbapi.execute(f"PRAGMA {text}").close()
+        try:
+            dbapi.execute(f"PRAGMA {text}").close()
+        except sqlite3.Error as error:
+            raise DatabaseError(f"PRAGMA {text}", None, error) from error
 
     @contextlib.contextmanager
     def transaction(self, *, full: bool = False) -> Iterator[Connection]:

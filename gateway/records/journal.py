@@ -109,7 +109,9 @@ class Journal:
 
     def _put(self, kind: int, payload: bytes) -> None:
         if len(payload) > MAX_PAYLOAD:
-            raise ValueError(f"a record of {len(payload)} bytes; the journal's room is promised in {MAX_PAYLOAD} at most")
+            raise ValueError(
+                f"a record of {len(payload)} bytes; the journal's room is promised in {MAX_PAYLOAD} at most"
+            )
         seq = self.last_seq + 1
         end = self._offset + FRAME_HEAD + len(payload)
         if end > self._end:

@@ -143,9 +143,7 @@ class Posting:
         """Replaces a settled row; all sums follow. Raises KeyError for an unknown id."""
         if connection.execute(select(schema.attempts.c.id).where(schema.attempts.c.id == row.id)).first() is None:
             raise KeyError(row.id)
-        changes = Changes()
-        replace_attempt(connection, row, changes)
-        self._rollups.write(connection, changes)
+        self._replace(connection, row)
 
     def erase(self, connection: Connection, org: str) -> int:
         """Deletes all rows, sums and objects of an org; how many calls and attempts that were."""
@@ -158,24 +156,26 @@ class Posting:
 
     def write_slowly(self, connection: Connection, group: Group) -> list[AttemptRow | CallRow]:
         """As `write`, a row at a time, after it failed: a row that is there already is replaced, and its sums with
-        it; a row that can't be stored is left out and returned."""
-        changes = Changes()
+        it; a row that can't be stored, or summed up, is left out and returned."""
         rejected: list[AttemptRow | CallRow] = []
         rows: list[AttemptRow | CallRow] = [*group.attempts, *group.late, *group.calls]
         for row in rows:
-            own = Changes()
             try:
                 with connection.begin_nested():
-                    if isinstance(row, CallRow):
-                        replace_call(connection, row, own)
-                    else:
-                        replace_attempt(connection, row, own)
+                    self._replace(connection, row)
             except ROW_FAULTS:
+                self._rollups.forget()
                 rejected.append(row)
-            else:
-                changes.merge(own)
-        self._write_rest(connection, group, changes)
+        self._write_rest(connection, group, Changes())
         return rejected
+
+    def _replace(self, connection: Connection, row: AttemptRow | CallRow) -> None:
+        changes = Changes()
+        if isinstance(row, CallRow):
+            replace_call(connection, row, changes)
+        else:
+            replace_attempt(connection, row, changes)
+        self._rollups.write(connection, changes)
 
     def _write_rest(self, connection: Connection, group: Group, changes: Changes) -> None:
         self._rollups.write(connection, changes)

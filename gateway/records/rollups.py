@@ -67,12 +67,6 @@ class Changes:
             sums = self._sums[key] = [0] * len(schema.MEASURES)
         return sums
 
-    def merge(self, other: Changes) -> None:
-        """Takes over another's sums."""
-        for key, values in other._sums.items():
-            sums = self._sums.get(key)
-            self._sums[key] = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
-
     def combinations(self) -> set[Dimensions]:
         return {dimensions for _, dimensions in self._sums}
 

@@ -17,6 +17,8 @@ metadata = MetaData(
     }
 )
 
+_WHOLE = BigInteger().with_variant(Integer(), "sqlite")  # 64 bits there too; STRICT knows no BIGINT
+
 #: What roll-ups sum, beside their bucket and dimensions.
 MEASURES = (
     "calls",
@@ -89,10 +91,11 @@ usage = Table(
     "usage",
     metadata,
     Column("seconds", Integer, primary_key=True, autoincrement=False),  # of the bucket: one of SPANS
-    Column("bucket", BigInteger, primary_key=True, autoincrement=False),  # its start, seconds since the epoch
+    Column("bucket", _WHOLE, primary_key=True, autoincrement=False),  # its start, seconds since the epoch
     Column("dimension", Integer, primary_key=True, autoincrement=False),
-    *(Column(measure, BigInteger, nullable=False) for measure in MEASURES),
+    *(Column(measure, _WHOLE, nullable=False) for measure in MEASURES),
     sqlite_with_rowid=False,
+    sqlite_strict=True,  # else a sum beyond 64 bits would become a float, without a word
 )
 
 #: One row: up to where the journal is in the database.

@@ -219,9 +219,12 @@ class Writer:
             return
         self._rejected += len(rows)
         structlog.get_logger().error("rows can't be stored", count=len(rows), file=str(self._rejects))
-        with self._rejects.open("ab") as file:
-            for row in rows:
-                file.write(msgspec.json.encode(row) + b"\n")
+        try:
+            with self._rejects.open("ab") as file:
+                for row in rows:
+                    file.write(msgspec.json.encode(row) + b"\n")
+        except OSError as error:
+            structlog.get_logger().error("nor in a file", rows=[repr(row) for row in rows], error=str(error))
 
 
 def _nothing(_connection: Connection) -> None:

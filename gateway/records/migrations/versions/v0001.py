@@ -22,9 +22,9 @@ policy stream! attempts# ttfb_us# duration_us# overhead_us# wait_us# input_token
 output_tokens# reasoning_tokens# cost_pusd# charge_pusd# saved_pusd# saving estimated! unpriced! notes?
 """
 _SUMS = """
-calls# answered# refused# failed# gone# charge_pusd# saved_pusd# duration_us# wait_us# attempts#
-failed_attempts# input_tokens# cached_tokens# cache_write_tokens# output_tokens# reasoning_tokens# cost_pusd#
-unresolved_pusd# estimated# unpriced#
+calls answered refused failed gone charge_pusd saved_pusd duration_us wait_us attempts
+failed_attempts input_tokens cached_tokens cache_write_tokens output_tokens reasoning_tokens cost_pusd
+unresolved_pusd estimated unpriced
 """
 _DIMENSIONS = "org client key model provider route"
 
@@ -60,14 +60,16 @@ def _sums() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_dimensions"),
         sa.UniqueConstraint(*_DIMENSIONS.split(), name="uq_dimensions_org"),
     )
+    whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "usage",
         sa.Column("seconds", sa.Integer(), nullable=False, autoincrement=False),
-        sa.Column("bucket", sa.BigInteger(), nullable=False, autoincrement=False),
+        sa.Column("bucket", whole, nullable=False, autoincrement=False),
         sa.Column("dimension", sa.Integer(), nullable=False, autoincrement=False),
-        *_columns(_SUMS),
+        *(sa.Column(name, whole, nullable=False) for name in _SUMS.split()),
         sa.PrimaryKeyConstraint("seconds", "bucket", "dimension", name="pk_usage"),
         sqlite_with_rowid=False,
+        sqlite_strict=True,
     )
     op.create_table(
         "ledger_state",
