@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.demo import usage as bills
+import gateway.demo.usage as bills
 from gateway.demo.exchange import EVENTS, Exchange, Reply
 from gateway.demo.generation import Generation, generate, generate_json, sample
 from gateway.demo.refusal import ProviderError

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.demo import usage as bills
+import gateway.demo.usage as bills
 from gateway.demo.chat import DONE, cap_of
 from gateway.demo.exchange import EVENTS, Exchange, Reply
 from gateway.demo.generation import Generation, generate

@@ -10,7 +10,7 @@ from typing import cast
 
 import httptools
 
-from gateway.demo import control
+from gateway.demo.control import answer as control
 from gateway.demo.delivery import Delivery
 from gateway.demo.exchange import Exchange, Reply, Request
 from gateway.demo.faults import GARBAGE
@@ -217,7 +217,7 @@ class Connection(asyncio.Protocol):
 
     def _control(self, request: Request) -> None:
         try:
-            status, body = control.answer(self._provider, request, self, self._loop.time())
+            status, body = control(self._provider, request, self, self._loop.time())
         except ProviderError as error:
             status, body = error.status, error.render(False, "")
         close = b"" if request.keep_alive else b"connection: close\r\n"

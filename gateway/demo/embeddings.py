@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.demo import usage as bills
+import gateway.demo.usage as bills
 from gateway.demo.completions import count_input, prompts_of
 from gateway.demo.exchange import Exchange, Reply, as_json
 from gateway.demo.refusal import ProviderError

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.demo import usage as bills
+import gateway.demo.usage as bills
 from gateway.demo.exchange import EVENTS, Exchange, Reply, as_json
 from gateway.demo.multipart import read_form
 from gateway.demo.refusal import ProviderError

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from gateway.demo import usage as bills
+import gateway.demo.usage as bills
 from gateway.demo.chat import Tool
 from gateway.demo.exchange import EVENTS, Exchange, Reply, as_json
 from gateway.demo.generation import Generation, generate, generate_json, sample

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.demo import faults, routes
 from gateway.demo.exchange import Exchange, Reply, Request
+from gateway.demo.faults import shape, sign
 from gateway.demo.journal import Journal
 from gateway.demo.objects import Objects
 from gateway.demo.plan import Plan
 from gateway.demo.refusal import ProviderError
+from gateway.demo.routes import POSTS, Handler
+from gateway.demo.routes import answer as route
 from gateway.demo.script import PLAIN, Script, parse_text
 from gateway.demo.settings import DemoSettings
 from gateway.demo.slots import Slots
@@ -65,7 +67,7 @@ class Provider:
             if exchange.script.early is not None:
                 raise ProviderError(early_status(exchange.script.early))
             self._take_slot(exchange, connection)
-            reply = routes.answer(exchange)
+            reply = route(exchange)
         except ProviderError as error:
             reply = Reply(error.render(exchange.anthropic, exchange.id), error.status)
         except Exception:
@@ -74,16 +76,16 @@ class Provider:
             reply = Reply(ProviderError(500, "the fake provider failed").render(exchange.anthropic, exchange.id), 500)
         exchange.nonce = exchange.nonce or metadata_nonce(exchange)
         if exchange.nonce:
-            faults.sign(reply, exchange.nonce)
+            sign(reply, exchange.nonce)
         if exchange.script is not PLAIN:
             reply = self._faulty(exchange, reply)
         self.stats.begin(exchange, reply)
         self.journal.attempt(exchange, reply)
         return exchange, reply
 
-    def handler_of(self, endpoint: str) -> routes.Handler:
+    def handler_of(self, endpoint: str) -> Handler:
         """The route that answers POST on `endpoint`, as lines of batches need it. Raises ProviderError 400."""
-        found = routes.POSTS.get(endpoint)
+        found = POSTS.get(endpoint)
         if found is None:
             raise ProviderError(400, f"Invalid endpoint: {endpoint}", param="endpoint")
         return found[1]
@@ -158,7 +160,7 @@ class Provider:
     def _faulty(self, exchange: Exchange, reply: Reply) -> Reply:
         script = exchange.script
         if script.shapes:
-            reply = faults.shape(exchange, reply)
+            reply = shape(exchange, reply)
         reply.headers += extra_headers(script)
         return reply
 
