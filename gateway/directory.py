@@ -61,7 +61,7 @@ class Directory:
 
     def replace(self, clients: Iterable[Client], entries: Iterable[KeyEntry]) -> None:
         """Swaps everything at once (start, reload). Raises DirectoryError and keeps the old on a double id, a double
-        secret, or a key without its client."""
+        secret, or a key of the file without its client."""
         by_id: dict[str, Client] = {}
         for client in clients:
             if client.id in by_id:
@@ -76,6 +76,8 @@ class Directory:
             if entry.digest in by_digest:
                 raise DirectoryError(f"keys {key.id!r} and {by_digest[entry.digest][0].id!r} have the same secret")
             if key.client_id not in by_id:
+                if key.source == "database":
+                    continue  # made for a client that the file has no more
                 raise DirectoryError(f"key {key.id!r} belongs to client {key.client_id!r}, which does not exist")
             keys[key.id] = entry
             by_digest[entry.digest] = key, by_id[key.client_id]
