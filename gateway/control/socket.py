@@ -108,10 +108,10 @@ async def ask(data_dir: Path, verb: str, **args: Any) -> Any:
     """The verb's result from the running gateway. Raises NotRunningError, AdminError."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket_path(data_dir)), limit=_LONGEST_LINE)
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NotRunningError(f"no gateway runs on {data_dir}") from error
     except PermissionError as error:
         raise AdminError(f"the gateway on {data_dir} runs as another user") from error
+    except OSError as error:  # no socket, nobody behind it, no directory, or a path too long to have one
+        raise NotRunningError(f"no gateway runs on {data_dir}") from error
     try:
         writer.write(json.dumps({"verb": verb, "args": args}).encode() + b"\n")
         await writer.drain()

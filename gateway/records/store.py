@@ -51,6 +51,7 @@ class Records:
     def __init__(self, data_dir: Path, options: Options, clock: Clock, pepper: bytes | None) -> None:
         """Blocks; use `open`."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.data_dir = data_dir
         self._options = options
         self._clock = clock
         self._lock = Lock(data_dir)
