@@ -168,6 +168,8 @@ class RequestMeter(TextMeter):
         return Usage(units={"requests": 1})
 
     def _ids_of(self, reply: Any) -> tuple[str, ...]:
+        if not self._call.route.objects:
+            return ()
         made = (reply.id if self._call.method == "POST" else None, reply.output_file_id, reply.error_file_id)
         return tuple(one for one in made if one is not None)
 
