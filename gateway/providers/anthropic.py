@@ -11,7 +11,8 @@ from gateway.errors import Header
 from gateway.jsonbody import insert, splice
 from gateway.providers import asked
 from gateway.providers.anthropic_meters import MessageMeter, MessageStream
-from gateway.providers.base import Kind, Meter, Provider, content_type_of
+from gateway.providers.base import Kind, Meter, Provider, body_headers
+from gateway.providers.encoded import plain
 from gateway.providers.mentions import IMAGE_TOKENS, mentions
 from gateway.providers.meters import PassingMeter, count_input
 from gateway.providers.openai import credential, with_query
@@ -94,7 +95,10 @@ class Anthropic(Kind):
             return PassingMeter({}, "error")
         if call.method == "HEAD" or status in (204, 304):
             return PassingMeter({"requests": 1})
-        content_type = content_type_of(headers)
+        content_type, encoding = body_headers(headers)
+        return plain(self._meter(call, content_type), encoding)
+
+    def _meter(self, call: Call, content_type: bytes) -> Meter:
         is_stream = b"event-stream" in content_type or (not content_type and call.facts.stream)
         if call.route.name == "messages":
             return (MessageStream if is_stream else MessageMeter)(call, self._vocabulary)

@@ -99,9 +99,12 @@ class Provider:
     sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
 
 
-def content_type_of(headers: list[Header]) -> bytes:
-    """The content type in lower case, or nothing."""
+def body_headers(headers: list[Header]) -> tuple[bytes, bytes]:
+    """The content type and the content encoding of a reply, in lower case, or nothing."""
+    content_type = encoding = b""
     for name, value in headers:
         if name == b"content-type":
-            return value.lower()
-    return b""
+            content_type = value.lower()
+        elif name == b"content-encoding":
+            encoding = value.lower()
+    return content_type, encoding

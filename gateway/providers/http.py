@@ -9,7 +9,8 @@ import msgspec
 
 from gateway.call import Facts
 from gateway.errors import Header
-from gateway.providers.base import Kind, Meter, Provider, Verdict, content_type_of
+from gateway.providers.base import Kind, Meter, Provider, Verdict, body_headers
+from gateway.providers.encoded import plain
 from gateway.providers.meters import PassingMeter, StreamMeter, WholeMeter, usage_near_end
 from gateway.providers.openai import credential, with_query
 from gateway.providers.reported import MOST, UNREADABLE, OpenAIUsage, Said, loosely, whole
@@ -65,11 +66,11 @@ class Http(Kind):
 
     def meter(self, call: Call, target: Target | None, status: int, headers: list[Header]) -> Meter:
         verdict: Verdict = "error" if status >= 400 else "ok"
-        content_type = content_type_of(headers)
+        content_type, encoding = body_headers(headers)
         if b"event-stream" in content_type:
-            return WorkerStream(call, self._vocabulary)
+            return plain(WorkerStream(call, self._vocabulary), encoding)
         if b"json" in content_type:
-            return WorkerMeter(call, self._vocabulary, verdict)
+            return plain(WorkerMeter(call, self._vocabulary, verdict), encoding)
         return PassingMeter({"requests": 1}, verdict)
 
 

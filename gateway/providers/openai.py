@@ -8,7 +8,8 @@ import orjson
 
 from gateway.errors import Header
 from gateway.jsonbody import insert, splice
-from gateway.providers.base import Kind, Meter, Provider, content_type_of
+from gateway.providers.base import Kind, Meter, Provider, body_headers
+from gateway.providers.encoded import plain
 from gateway.providers.meters import PassingMeter, count_input
 from gateway.providers.openai_facts import facts_of
 from gateway.providers.openai_streams import ChatStream, EventsMeter, ImageStream
@@ -69,7 +70,11 @@ class OpenAI(Kind):
             return PassingMeter({}, "error")
         if call.method == "HEAD" or status in (204, 304):
             return PassingMeter({"requests": 1})
-        content_type = content_type_of(headers)
+        content_type, encoding = body_headers(headers)
+        meter = self._meter(call, target, content_type)
+        return meter if not encoding else plain(meter, encoding)
+
+    def _meter(self, call: Call, target: Target | None, content_type: bytes) -> Meter:
         route = call.route.name
         if b"event-stream" in content_type or (not content_type and call.facts.stream):
             return self._stream_meter(call, target, route)

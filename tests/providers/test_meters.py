@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import zlib
 from itertools import pairwise
 from typing import Any
 
@@ -269,6 +271,34 @@ def test_a_reply_without_a_content_type_is_read_as_it_was_asked_for(bench: Any) 
     assert isinstance(bench.meter(call, type=""), StreamMeter)
     call = bench.call(CHAT, b'{"model":"m","messages":[]}')
     assert isinstance(bench.meter(call, type=""), WholeMeter)
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate"])
+def test_a_reply_that_comes_encoded_goes_on_as_it_is_and_is_read(bench: Any, name: str) -> None:
+    encode = gzip.compress if name == "gzip" else zlib.compress
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", name.encode())]
+    body = encode(orjson.dumps({"id": "c", "model": "gpt-4o", "choices": [], "usage": USAGE}))
+    call = bench.call(CHAT, b'{"model":"m","messages":[]}')
+    meter = bench.kinds["openai"].meter(call, None, 200, headers)
+    assert bench.run(meter, [body[:20], body[20:]]) == (body, Usage(input_tokens=19, output_tokens=10), "ok")
+    assert meter.model == "gpt-4o"
+    call = bench.call(CHAT, b'{"model":"m","stream":true,"messages":[]}')
+    headers[0] = (b"content-type", b"text/event-stream")
+    stream = encode(event(choices=[], usage=USAGE) + DONE)
+    meter = bench.kinds["openai"].meter(call, None, 200, headers)
+    out = bench.run(meter, slices(stream, random.Random(1), 9))
+    assert out == (stream, Usage(input_tokens=19, output_tokens=10), "ok")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [(b"br", b"\x0b\x02\x80"), (b"gzip", b"not gzip"), (b"gzip", gzip.compress(b" " * 9_000_000))],
+)
+def test_an_encoding_that_can_not_be_read_is_estimated(bench: Any, encoding: bytes, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", encoding)]
+    call = bench.call(CHAT, b'{"model":"m","messages":[{"role":"user","content":"Hello!"}]}')
+    meter = bench.kinds["openai"].meter(call, None, 200, headers)
+    assert bench.run(meter, [body]) == (body, Usage(input_tokens=9, estimated=True), "ok")
 
 
 def test_a_worker_can_not_flood_the_ledger_with_units(bench: Any) -> None:
