@@ -100,7 +100,7 @@ class HttpxClient(UpstreamClient):
         try:
             response = await exchange.run()
         except BaseException:
-            self._exchanges.discard(exchange)
+            await exchange.drop()
             raise
         try:
             kept, length, _ = read_head([(name.lower(), value) for name, value in response.headers.raw])
@@ -108,7 +108,7 @@ class HttpxClient(UpstreamClient):
                 raise HeadError(f"status {response.status_code} was not asked for")
         except HeadError as error:
             await exchange.close(response)
-            raise exchange.translate(error, FirstByteTimeout) from error
+            raise exchange.translate(error) from error
         self._sent_total += 1
         return HttpxReply(exchange, response, (kept, length))
 
@@ -134,12 +134,15 @@ class _Exchange:
         self.loop = asyncio.get_running_loop()
         self.total_at = self._after(self._timeouts.total_s)
         if request.total_deadline is not None:
-            self.total_at = _earlier(self.total_at, request.total_deadline)
+            later = request.total_deadline if self.total_at is None else self.total_at
+            self.total_at = min(request.total_deadline, later)
         self.phase: Phase = "connect"
         self.sent = False
         self.first_byte_at = 0.0
         self._bound: asyncio.Timeout | None = None
+        self._late: type[UpstreamError] = TotalTimeout
         self._response: httpx2.Response | None = None
+        self._stream: Any = None  # httpx2's stream, while it is being connected
 
     async def run(self) -> httpx2.Response:
         """Send, and read until the head is there."""
@@ -148,7 +151,7 @@ class _Exchange:
             async with asyncio.timeout_at(self.total_at) as self._bound:
                 self._response = await self.client._client.send(request, stream=True)
         except Exception as error:
-            raise self.translate(error, FirstByteTimeout if self.phase == "head" else ConnectTimeout) from error
+            raise self.translate(error) from error
         finally:
             self._bound = None
         self.phase = "body"
@@ -157,24 +160,30 @@ class _Exchange:
     async def next_piece(self, pieces: AsyncGenerator[bytes]) -> bytes:
         """The next bytes of the body; b"" at its end."""
         try:
-            async with asyncio.timeout_at(_earlier(self._after(self._timeouts.idle_s), self.total_at)):
+            async with asyncio.timeout_at(self._deadline(self._timeouts.idle_s, IdleTimeout)):
                 async for piece in pieces:
                     if piece:
                         return piece
             return b""
         except Exception as error:
-            raise self.translate(error, IdleTimeout) from error
+            raise self.translate(error) from error
+
+    async def drop(self) -> None:
+        """It failed or was cancelled. httpx2 forgets a TCP connection whose TLS handshake is cancelled: close it."""
+        self.client._exchanges.discard(self)
+        if self.phase == "connect" and self._stream is not None:
+            await self._stream.aclose()
 
     async def close(self, response: httpx2.Response) -> None:
         self.client._exchanges.discard(self)
         await response.aclose()
 
-    def translate(self, error: Exception, late: type[UpstreamError]) -> Exception:
-        """The contract's error for one of httpx2's; `late` is what a missed deadline means now."""
+    def translate(self, error: Exception) -> Exception:
+        """The contract's error for one of httpx2's."""
         httpx2 = self._httpx2
         kind: type[UpstreamError]
         if isinstance(error, TimeoutError):
-            kind = TotalTimeout if self.total_at is not None and self.loop.time() >= self.total_at else late
+            kind = self._late
         elif isinstance(error, httpx2.PoolTimeout):
             kind = PoolTimeout
         elif isinstance(error, httpx2.WriteTimeout):
@@ -206,24 +215,32 @@ class _Exchange:
     async def _trace(self, event: str, info: dict[str, Any]) -> None:
         _, _, step = event.partition(".")
         if step == "connect_tcp.started":
-            self._rebound(self._timeouts.connect_s)
+            self._rebound(self._timeouts.connect_s, ConnectTimeout)
         elif step == "connect_tcp.complete":
             self.client._opened_total += 1
+            self._stream = info["return_value"]
         elif step == "send_request_headers.started":
             self.phase, self.sent = "send", True
-            self._rebound(None)
+            self._rebound(None, TotalTimeout)
         elif step == "receive_response_headers.started":
             self.phase = "head"
-            self._rebound(self._timeouts.first_byte_s)
+            self._rebound(self._timeouts.first_byte_s, FirstByteTimeout)
         elif step == "receive_response_headers.complete":
             self.first_byte_at = self.loop.time()
-            self._rebound(None)
+            self._rebound(None, TotalTimeout)
         elif event == "http11.response_closed.started" and _followed_by_more(self._response):
             await self._response.extensions["network_stream"].aclose()
 
-    def _rebound(self, seconds: float | None) -> None:
+    def _rebound(self, seconds: float | None, late: type[UpstreamError]) -> None:
         if self._bound is not None:
-            self._bound.reschedule(_earlier(self._after(seconds), self.total_at))
+            self._bound.reschedule(self._deadline(seconds, late))
+
+    def _deadline(self, seconds: float | None, late: type[UpstreamError]) -> float | None:
+        """When the step that begins now must be over, if ever; missing it will mean `late`, or the total time-out."""
+        step_at = self._after(seconds)
+        total = step_at is None or (self.total_at is not None and self.total_at <= step_at)
+        self._late = TotalTimeout if total else late
+        return self.total_at if total else step_at
 
     def _after(self, seconds: float | None) -> float | None:
         return self.loop.time() + seconds if seconds else None
@@ -275,16 +292,10 @@ class HttpxReply(UpstreamResponse):
             await self._exchange.close(self._response)
 
 
-def _earlier(left: float | None, right: float | None) -> float | None:
-    return right if left is None else left if right is None else min(left, right)
-
-
 def _is_end_of_file(error: Exception) -> bool:
     """httpx2 reports an end of file as a protocol error, and only its words tell; a reset HTTP/2 stream likewise."""
     text = str(error).lower()
-    return any(
-        words in text for words in ("disconnected", "closed connection", "streamreset", "connectionterminated")
-    )
+    return any(words in text for words in ("disconnected", "closed connection", "streamreset", "connectionterminated"))
 
 
 def _followed_by_more(response: httpx2.Response | None) -> TypeGuard[httpx2.Response]:

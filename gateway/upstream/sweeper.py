@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 
 _COARSEST_S = 0.1
@@ -11,7 +12,7 @@ _FINEST_S = 0.005
 
 def sweep_interval(bounds_s: Iterable[float | None]) -> float:
     """Seconds between two looks: an eighth of the shortest bound, within 5 and 100 ms."""
-    shortest = min((bound for bound in bounds_s if bound), default=_COARSEST_S)
+    shortest = min((bound for bound in bounds_s if bound), default=math.inf)
     return min(_COARSEST_S, max(_FINEST_S, shortest / 8))
 
 

@@ -34,10 +34,10 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.received = b""
+        self.received = bytearray()
         self.requests: list[bytes] = []
         self.ended = asyncio.Event()  # the client has closed or reset its end
-        self._rest = b""
+        self._rest = bytearray()
 
     async def read(self) -> bytes:
         """The next bytes; b"" at the end of file or a reset."""
@@ -57,7 +57,8 @@ class Peer:
             if not data:
                 return b""
             self._rest += data
-        request, self._rest = self._rest[:length], self._rest[length:]
+        request = bytes(self._rest[:length])
+        del self._rest[:length]
         self.requests.append(request)
         return request
 
@@ -132,12 +133,12 @@ class RawServer:
                 raise result
 
 
-def whole_length(data: bytes) -> int | None:
+def whole_length(data: bytearray) -> int | None:
     """Length of the first request in `data`, head and body; None while it is not whole."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    head = data[:end].lower()
+    head = bytes(data[:end]).lower()
     if b"\r\ntransfer-encoding: chunked" in head:
         last = data.find(b"\r\n0\r\n\r\n", end)
         return None if last < 0 else last + 7

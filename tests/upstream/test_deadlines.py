@@ -65,7 +65,10 @@ async def test_first_byte_deadline_starts_when_the_body_is_out(bench: Any) -> No
 
 
 async def test_idle_deadline_in_the_body(bench: Any, get: Any) -> None:
-    for head, piece in ((b"content-length: 9\r\n\r\n", b"abc"), (b"transfer-encoding: chunked\r\n\r\n", b"3\r\nabc\r\n")):
+    for head, piece in (
+        (b"content-length: 9\r\n\r\n", b"abc"),
+        (b"transfer-encoding: chunked\r\n\r\n", b"3\r\nabc\r\n"),
+    ):
         bench.serve(OK + head, piece, then=lambda peer: peer.gone())
         reply = await bench.client(Timeouts(FAR, FAR, SOON, FAR)).send(get)
         assert await reply.read() == b"abc"

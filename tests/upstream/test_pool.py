@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.upstream.base import ConnectFailed, ConnectionLost, PoolTimeout, Timeouts, UpstreamRequest
+from gateway.upstream.base import ConnectFailed, ConnectionLost, PoolTimeout, UpstreamRequest
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

@@ -22,12 +22,14 @@ class Case:
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
 CASES = {
     "length": Case(OK + b"Content-Length: 5\r\n\r\nhello", b"hello", length=5),
     "empty": Case(OK + b"content-length: 0\r\n\r\n", b"", length=0),
     "chunked": Case(OK + b"transfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", b"hello"),
     "chunked, extensions and trailers": Case(
-        OK + b"Transfer-Encoding: Chunked\r\n\r\n5;a=b;c\r\nhello\r\n00;x\r\nx-sum: 1\r\nset-cookie: t=1\r\n\r\n", b"hello"
+        OK + b"Transfer-Encoding: Chunked\r\n\r\n5;a=b;c\r\nhello\r\n00;x\r\nx-sum: 1\r\nset-cookie: t=1\r\n\r\n",
+        b"hello",
     ),
     "until the end": Case(OK + b"x-a: 1\r\n\r\nhello", b"hello", kept=False, closes=True),
     "HTTP/1.0": Case(b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello", length=5, kept=False, closes=True),
@@ -39,12 +41,17 @@ CASES = {
     "204": Case(b"HTTP/1.1 204 No Content\r\n\r\n", b"", 204),
     "304": Case(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\netag: x\r\n\r\n", b"", 304, length=9),
     "100 and 103 first": Case(
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK + b"content-length: 2\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+        + OK
+        + b"content-length: 2\r\n\r\nok",
         b"ok",
         length=2,
     ),
     "103 before HEAD": Case(
-        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK + b"content-length: 2\r\n\r\n", b"", length=2, method="HEAD"
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK + b"content-length: 2\r\n\r\n",
+        b"",
+        length=2,
+        method="HEAD",
     ),
     "error with a body": Case(
         b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}", b"{}", 429, length=2
