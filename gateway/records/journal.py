@@ -17,6 +17,7 @@ from gateway.errors import Overloaded
 from gateway.records.frames import (
     FRAME_HEAD,
     MAX_PAYLOAD,
+    PAGE,
     SEGMENT_HEAD,
     Frame,
     Geometry,
@@ -160,9 +161,12 @@ class Journal:
 
     def release(self, ordinal: int) -> None:
         """Frees all segments before this one: whatever they held is in the database."""
-        if ordinal > self._oldest:
-            self._oldest = ordinal
-            self.on_released()
+        if ordinal == self._oldest:
+            return
+        for released in range(self._oldest, ordinal):  # the file keeps them, this process's memory need not
+            self._map.madvise(mmap.MADV_DONTNEED, self.geometry.start(released), self.geometry.segment_bytes)
+        self._oldest = ordinal
+        self.on_released()
 
     def sync(self) -> int:
         """Waits until the disk has all that is appended now; the last sequence number that this covers. A system call
@@ -196,8 +200,9 @@ def recover(path: Path) -> tuple[list[Frame], int, Geometry | None]:
 def prepare(path: Path, geometry: Geometry) -> None:
     """Makes the file with every block allocated and written, so that a store into its map can never fail: SIGBUS is
     what a full disk gives to who writes into a hole. Raises OSError (ENOSPC)."""
-    if geometry.segment_bytes < SEGMENT_HEAD + 2 * _MAX_FRAME or geometry.segments < 2:
-        raise ValueError(f"a journal needs at least two segments of {SEGMENT_HEAD + 2 * _MAX_FRAME} bytes")
+    least = SEGMENT_HEAD + 2 * _MAX_FRAME
+    if geometry.segment_bytes < least or geometry.segments < 2 or geometry.segment_bytes % PAGE:
+        raise ValueError(f"a journal needs at least two segments of {least} bytes, in whole pages of {PAGE}")
     fresh = path.with_suffix(".new")
     fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -22,6 +22,7 @@ _RESERVE = 4096  # bytes in the journal that each intent sets aside for its sett
 _SHORT = _RESERVE - FRAME_HEAD  # payloads up to this always fit
 _LONGEST_TEXT = 96  # bytes of a text, where a row must fit into what was set aside
 _MOST_LATE = 10_000
+_LARGEST = 2**63 - 1
 
 
 class Ledger:
@@ -59,7 +60,11 @@ class Ledger:
             if call is not None:
                 self.record(call)
             return
-        payload = self._encode((row, call))
+        try:
+            payload = self._encode((row, call))
+        except OverflowError:  # a figure that no row can hold
+            row, call = shortened(row), None if call is None else shortened(call)
+            payload = self._encode((row, call))
         if len(payload) > _SHORT and not self._journal.fits(payload, _RESERVE):
             payload = self._encode((shortened(row), None if call is None else shortened(call)))
         self._open.remove(row.id)
@@ -69,7 +74,10 @@ class Ledger:
     def record(self, call: CallRow) -> None:
         """Journals a call that ended without a (further) attempt: refused, or answered here. Never refuses: in a full
         journal it waits in memory, and only there."""
-        payload = self._encode(call)
+        try:
+            payload = self._encode(call)
+        except OverflowError:
+            payload = self._encode(shortened(call))
         if len(payload) > MAX_PAYLOAD:
             payload = self._encode(shortened(call))
         self._journal.offer(CALL, payload)
@@ -118,7 +126,7 @@ class Ledger:
 
 
 def shortened(row: Any) -> Any:
-    """A copy whose encoding fits into what an intent sets aside: texts cut, notes dropped, all figures kept."""
+    """A copy whose encoding fits into what an intent sets aside: texts cut, notes dropped, figures cut to 64 bits."""
     changes: dict[str, Any] = {}
     for name in row.__struct_fields__:
         value = getattr(row, name)
@@ -126,4 +134,6 @@ def shortened(row: Any) -> Any:
             changes[name] = value.encode()[:_LONGEST_TEXT].decode(errors="ignore")
         elif isinstance(value, dict):
             changes[name] = None
+        elif isinstance(value, int) and abs(value) > _LARGEST:
+            changes[name] = _LARGEST
     return msgspec.structs.replace(row, **changes)

@@ -14,6 +14,6 @@ class Options:
 
     durability: Durability = "process"
     retention_days: int = 90  # calls, attempts and minute roll-ups; 0: for ever
-    segments: int = 4
-    segment_bytes: int = 8 * 1024 * 1024
+    segments: int = 8
+    segment_bytes: int = 4 * 1024 * 1024  # whole pages
     group_ms: int = 50  # how long the writer gathers a group

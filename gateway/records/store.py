@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from gateway.clock import Clock
 from gateway.directory import Directory
+from gateway.events import Events
 from gateway.records import retention, verbs
 from gateway.records.database import Database, Lock, RecordsError, reason_of
 from gateway.records.durability import Durable
@@ -75,33 +77,47 @@ class Records:
 
     @classmethod
     async def open(
-        cls, data_dir: Path, options: Options | None = None, *, clock: Clock | None = None, pepper: bytes | None = None
+        cls,
+        data_dir: Path,
+        options: Options | None = None,
+        *,
+        clock: Clock | None = None,
+        pepper: bytes | None = None,
+        events: Events | None = None,
     ) -> Records:
         """Locks the directory, migrates the database, replays the journal. Raises RecordsError (in use, disk full).
 
-        `pepper` None: TIDEGATE_PEPPER, else data_dir/pepper, made (0600) when missing."""
+        `pepper` None: TIDEGATE_PEPPER, else data_dir/pepper, made (0600) when missing.
+        `events` hears `ledger_stuck` with the reason, `ledger_well`, and `ledger_recovered` where the run before did
+        not end well."""
         records = await asyncio.to_thread(cls, data_dir, options or Options(), clock or Clock(), pepper)
-        records._start()
+        records._start(events)
         return records
 
-    def _start(self) -> None:
+    def _start(self, events: Events | None) -> None:
         loop = asyncio.get_running_loop()
 
         def released() -> None:  # in the writer's thread
             if self._journal.late:
                 loop.call_soon_threadsafe(self._journal.catch_up)
 
+        def trouble(reason: str) -> None:  # in the writer's thread
+            if events is not None and reason:
+                loop.call_soon_threadsafe(lambda: events.emit("ledger_stuck", reason=reason))
+            elif events is not None:
+                loop.call_soon_threadsafe(lambda: events.emit("ledger_well"))
+
         self._journal.on_released = released
+        self._writer.on_trouble = trouble
         self._writer.start()
         if self._options.retention_days:
             self._purging = asyncio.create_task(self._purge())
-        if self.recovered.replayed or self.recovered.unresolved or self.recovered.rejected:
+        if any(astuple(self.recovered)):
             structlog.get_logger().warning(
-                "the journal held records of a run that did not end well",
-                replayed=self.recovered.replayed,
-                unresolved=self.recovered.unresolved,
-                rejected=self.recovered.rejected,
+                "the journal held records of a run that did not end well", **asdict(self.recovered)
             )
+            if events is not None:
+                events.emit("ledger_recovered", **asdict(self.recovered))
 
     async def _purge(self) -> None:
         pause_s = 0.0

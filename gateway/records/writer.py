@@ -65,6 +65,7 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._applied_seq = journal.last_seq
         self._stop_by = _NEVER
+        self.on_trouble: Callable[[str], None] = _unheard  # called in the thread: a reason, or "" when it is over
         self._gave_way = 0.0
         self._trouble = ""
         self._trouble_since = 0.0
@@ -176,7 +177,7 @@ class Writer:
             except DatabaseError as error:
                 self._fail(reason_of(error), error, pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        self._trouble = ""
+        self._well()
         self._reject([*rejected, *group.unreadable])
 
     def _do(self, job: _Job) -> None:
@@ -192,7 +193,7 @@ class Writer:
             except Exception as error:
                 return job.answer(error=error)
             else:
-                self._trouble = ""
+                self._well()
                 return job.answer(result)
             if job.future.done():
                 return None  # it expired
@@ -205,13 +206,21 @@ class Writer:
         if not self._trouble:
             self._trouble_since = now
             structlog.get_logger().error("the records can't be written now", reason=reason, error=str(error))
-        self._trouble = reason
+        if reason != self._trouble:
+            self._trouble = reason
+            self.on_trouble(reason)
         for job in list(self._jobs):
             if job.expires < now:
                 job.answer(error=RecordsError(f"nothing was changed: {reason}"))
         if now > self._stop_by:
             raise _GaveUpError
         time.sleep(pause_s)
+
+    def _well(self) -> None:
+        if self._trouble:
+            structlog.get_logger().info("the records are written again", reason=self._trouble)
+            self._trouble = ""
+            self.on_trouble("")
 
     def _reject(self, rows: list[Any]) -> None:
         """Keeps what no table takes in a file, for people."""
@@ -225,6 +234,10 @@ class Writer:
                     file.write(msgspec.json.encode(row) + b"\n")
         except OSError as error:
             structlog.get_logger().error("nor in a file", rows=[repr(row) for row in rows], error=str(error))
+
+
+def _unheard(_reason: str) -> None:
+    return
 
 
 def _nothing(_connection: Connection) -> None:

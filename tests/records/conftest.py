@@ -148,7 +148,7 @@ async def _same_as_rows(records: Records) -> None:
         if row["outcome"] == "open":
             continue
         for span in ("minute", "hour", "day"):
-            sums = wanted.setdefault((span, _stamp(row["started_wall_ns"], span) + row["client"]), dict.fromkeys(MEASURES, 0))
+            sums = wanted.setdefault(_bucket(row, span), dict.fromkeys(MEASURES, 0))
             sums["attempts"] += 1
             sums["cost_pusd"] += row["cost_pusd"]
             sums["input_tokens"] += row["input_tokens"]
@@ -157,7 +157,7 @@ async def _same_as_rows(records: Records) -> None:
             sums["unresolved_pusd"] += row["cost_pusd"] if row["outcome"] == "unresolved" else 0
     for row in await _everything(records, "calls"):
         for span in ("minute", "hour", "day"):
-            sums = wanted.setdefault((span, _stamp(row["started_wall_ns"], span) + row["client"]), dict.fromkeys(MEASURES, 0))
+            sums = wanted.setdefault(_bucket(row, span), dict.fromkeys(MEASURES, 0))
             sums["calls"] += 1
             sums["charge_pusd"] += row["charge_pusd"]
             sums["gone"] += row["outcome"] == "gone"
@@ -174,6 +174,10 @@ async def _everything(records: Records, table: str) -> list[Any]:
     return await records.queries.read(
         lambda connection: [row._mapping for row in connection.exec_driver_sql(f"SELECT * FROM {table}")]
     )
+
+
+def _bucket(row: Any, span: str) -> tuple[str, str]:
+    return span, _stamp(row["started_wall_ns"], span) + row["client"]
 
 
 def _stamp(wall_ns: int, span: str) -> str:

@@ -34,7 +34,7 @@ def kill_at_random(folder: Path, log: Path, kills: int) -> None:
             crasher.stdin.flush()
             pid = int(crasher.stdout.readline())
             # The first opening makes database and journal; later ones are killed in the middle of their recovery too.
-            time.sleep(0.6 if number == 0 else random.uniform(0.01, 0.25))
+            time.sleep(0.6 if number == 0 else random.uniform(0.01, 0.2))
             os.kill(pid, signal.SIGKILL)
             assert crasher.stdout.readline() == "ended\n"
         crasher.stdin.close()
@@ -58,7 +58,7 @@ async def test_no_attempt_is_lost_or_doubled_over_random_kills(
 
     records = await open_records(OPTIONS)
     found = {row[0]: row[1:] for row in look.all("SELECT id, outcome, cost_pusd, estimated FROM attempts")}
-    # Exactly one row for each attempt that the provider has seen; besides, only flagged ones that were about to be sent.
+    # Exactly one row for each attempt that the provider has seen; besides, flagged ones that were about to be sent.
     assert sent - found.keys() == set()
     for id in found.keys() - sent:
         assert found[id] == ("unresolved", 10**9, 1)
@@ -75,16 +75,15 @@ async def test_no_attempt_is_lost_or_doubled_over_random_kills(
     assert made - {row[0] for row in look.all("SELECT id FROM objects")} == set()
 
 
-async def test_what_is_open_at_the_end_is_unresolved_at_the_next_start(
-    open_records: Any, rows: Any, look: Any
-) -> None:
+async def test_what_is_open_at_the_end_is_unresolved_at_the_next_start(open_records: Any, rows: Any, look: Any) -> None:
     records = await open_records()
     row = rows.attempt()
     records.ledger.intend(row)
     await records.aclose()
     records = await open_records()
     (found,) = await records.queries.attempts(row.call_id)
-    assert (found.outcome, found.estimated, found.cost_pusd, found.input_tokens) == ("unresolved", True, 9_000_000, 1234)
+    assert (found.outcome, found.estimated) == ("unresolved", True)
+    assert (found.cost_pusd, found.input_tokens) == (9_000_000, 1234)
     assert records.recovered.unresolved == 1
     await records.aclose()
     records = await open_records()

@@ -22,6 +22,17 @@ def fresh(path: Path, geometry: Geometry = GEOMETRY) -> Journal:
     return Journal(path, geometry, 0, 1)
 
 
+def fill(journal: Journal, reserve: int = 0) -> int:
+    """Appends until the journal refuses; how many it took."""
+    count = 0
+    while True:
+        try:
+            journal.append(1, b"intent" * 150, reserve)
+        except LedgerFull:
+            return count
+        count += 1
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.journal"
@@ -68,11 +79,7 @@ def test_the_ring_goes_around_for_ever_while_segments_are_released(path: Path) -
 
 def test_nothing_is_overwritten_before_it_is_released(path: Path) -> None:
     journal = fresh(path)
-    count = 0
-    with pytest.raises(LedgerFull):
-        while True:
-            journal.append(1, b"y" * 1000)
-            count += 1
+    count = fill(journal)
     assert count > 100
     assert len(recover(path)[0]) == count
     assert len(journal.read(10_000)) == count
@@ -85,12 +92,9 @@ def test_nothing_is_overwritten_before_it_is_released(path: Path) -> None:
 def test_what_is_reserved_always_fits(path: Path) -> None:
     """Intents fill the journal, then every one of them is settled with all that it reserved."""
     journal = fresh(path)
-    intents = 0
-    with pytest.raises(LedgerFull):
-        while True:
-            journal.append(1, b"intent", reserve=4096)
-            intents += 1
+    intents = fill(journal, reserve=4096)
     assert intents > 20
+    assert intents == journal.last_seq
     for _ in range(intents):
         journal.append_reserved(2, b"s" * (4096 - FRAME_HEAD), 4096)
     assert journal.reserved == 0
@@ -139,10 +143,7 @@ def test_room_is_never_promised_twice(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_late_records_wait_in_memory_and_enter_in_order(path: Path) -> None:
     journal = fresh(path)
-    with pytest.raises(LedgerFull):
-        while True:
-            journal.append(1, b"y" * 1000)
-    filled = journal.last_seq
+    filled = fill(journal)
     journal.offer(3, b"a" * 2000)
     journal.offer(3, b"b")  # would fit, but not before its elder
     assert journal.late == 2

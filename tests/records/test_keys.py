@@ -137,7 +137,7 @@ async def test_what_can_not_be_made_is_refused_with_the_reason(open_records: Any
         await keys.create_client("acme")
     with pytest.raises(RecordsError, match="client 'filed' exists already"):
         await keys.create_client("filed")
-    with pytest.raises(RecordsError, match="no tier 'gold'; gateway.toml has basic, premium"):
+    with pytest.raises(RecordsError, match=r"no tier 'gold'; gateway\.toml has basic, premium"):
         await keys.create_client("other", tier="gold")
     for bad in ("", "a b", "-a", "a" * 65, "ä", "a/b", "a\n"):
         with pytest.raises(RecordsError, match="client id"):

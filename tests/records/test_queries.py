@@ -114,7 +114,7 @@ async def test_reads_see_no_half_group(records: Any, rows: Any) -> None:
         counted, summed = await records.queries.read(
             lambda connection: (
                 connection.exec_driver_sql("SELECT count(*) FROM attempts").scalar(),
-                connection.exec_driver_sql("SELECT coalesce(sum(attempts), 0) FROM usage WHERE seconds = 86400").scalar(),
+                connection.exec_driver_sql("SELECT total(attempts) FROM usage WHERE seconds = 86400").scalar(),
             )
         )
         assert counted == summed

@@ -51,7 +51,7 @@ async def test_verbs_can_be_added_while_it_runs(server: AdminSocket, tmp_path: P
 
 
 async def test_failures_are_told_in_the_verbs_own_words(server: AdminSocket, tmp_path: Path) -> None:
-    with pytest.raises(AdminError, match="^not today$"):
+    with pytest.raises(AdminError, match=r"^not today$"):
         await ask(tmp_path, "fail")
     with pytest.raises(AdminError, match="unknown request; verbs are echo, fail, large"):
         await ask(tmp_path, "reboot")
@@ -59,7 +59,9 @@ async def test_failures_are_told_in_the_verbs_own_words(server: AdminSocket, tmp
         await ask(tmp_path, "fail", x=1)
 
 
-@pytest.mark.parametrize("line", [b"\n", b"[]\n", b"null\n", b"{}\n", b'{"verb": []}\n', b"\xff\xfe\n", b'{"verb": "echo"'])
+@pytest.mark.parametrize(
+    "line", [b"\n", b"[]\n", b"null\n", b"{}\n", b'{"verb": []}\n', b"\xff\xfe\n", b'{"verb": "echo"']
+)
 async def test_nonsense_is_answered_and_ends_nothing(server: AdminSocket, tmp_path: Path, line: bytes) -> None:
     reader, writer = await asyncio.open_unix_connection(str(tmp_path / "tidegate.sock"))
     writer.write(line)

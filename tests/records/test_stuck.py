@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import Clock
+from gateway.events import Events
 from gateway.records.database import RecordsError
 from gateway.records.journal import LedgerFull
 from gateway.records.options import Options
@@ -57,6 +59,14 @@ def unlock(locker: subprocess.Popen[str]) -> None:
     locker.stdin.write("\n")
     locker.stdin.flush()
     assert locker.stdout.readline() == "free\n"
+
+
+def fill_disk(ballast: Path) -> None:
+    fd = os.open(ballast, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):  # it is full
+        while True:
+            os.write(fd, bytes(4096))
+    os.close(fd)
 
 
 class Load:
@@ -108,7 +118,8 @@ class Load:
 async def test_a_database_locked_by_another_process(
     open_records: Any, rows: Any, tmp_path: Path, look: Any, same_as_rows: Any
 ) -> None:
-    records = await open_records(OPTIONS)
+    events = Events(Clock())
+    records = await open_records(OPTIONS, events=events)
     load = Load(records, rows)
     await load.until(lambda: load.accepted > 100)
     with locked(tmp_path / "data" / "tidegate.db") as locker:
@@ -124,6 +135,7 @@ async def test_a_database_locked_by_another_process(
     p99_ms = await load.stop()
     await records.ledger.flush()
     assert records.ledger.health() == []
+    assert [event.name for event in events.recent] == ["ledger_stuck", "ledger_well"]
     assert look.one("SELECT count(*) FROM attempts WHERE outcome = 'served'") == load.accepted
     assert look.one("SELECT count(*) FROM calls") == load.accepted
     await same_as_rows(records)
@@ -136,11 +148,7 @@ async def test_a_full_disk(tiny_disk: Any, open_records: Any, rows: Any, same_as
     load = Load(records, rows)
     await load.until(lambda: load.accepted > 100)
     ballast = disk / "ballast"
-    fd = os.open(ballast, os.O_WRONLY | os.O_CREAT)
-    with pytest.raises(OSError, match="space"):
-        while True:
-            os.write(fd, bytes(4096))
-    os.close(fd)
+    fill_disk(ballast)
     await load.until(lambda: load.refused > 500)
     reasons = " ".join(records.ledger.health())
     assert "disk is full" in reasons or "database failed" in reasons
@@ -179,9 +187,11 @@ async def test_a_key_is_not_half_made_while_the_database_is_locked(
 ) -> None:
     records = await open_records(OPTIONS)
     await records.keys.create_client("acme")
-    with locked(tmp_path / "data" / "tidegate.db"):
-        with pytest.raises(RecordsError, match="nothing was changed: database is locked"):
-            await records._writer.run(lambda connection: None, patience_s=0.3)
+    with (
+        locked(tmp_path / "data" / "tidegate.db"),
+        pytest.raises(RecordsError, match="nothing was changed: database is locked"),
+    ):
+        await records._writer.run(lambda connection: None, patience_s=0.3)
     made = await records.keys.create_key("acme")
     assert [info.key.id for info in await records.keys.list_keys()] == [made.key.id]
 
@@ -197,5 +207,5 @@ async def test_a_start_on_a_locked_database_says_so(
 
 
 async def test_a_start_on_a_full_disk_says_so(tiny_disk: Any, open_records: Any) -> None:
-    with pytest.raises(RecordsError, match="can't set 3 MiB aside for the journal .*: No space left on device"):
+    with pytest.raises(RecordsError, match=r"can't set 3 MiB aside for the journal .*: No space left on device"):
         await open_records(OPTIONS, folder=tiny_disk(2) / "data")
