@@ -13,7 +13,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpResponseParser
 
 from gateway.upstream.base import ConnectionLost, Headers, Phase, ProtocolError, UpstreamError
-from gateway.upstream.head import HeadError, read_head
+from gateway.upstream.head import HeadError, check_interim, read_head
 from gateway.upstream.reply import Reply
 
 READ_BUFFER_BYTES = 256 * 1024
@@ -220,13 +220,12 @@ class Connection(asyncio.Protocol):
         status = parser.get_status_code()
         self._headers = []
         if status < 200:
-            if status < 100 or status == 101:
-                raise HeadError(f"status {status} was not asked for")
+            check_interim(status, headers)
             self._interim = True
             return
         if self._barren > self._max_header_bytes and sum(map(_size, headers)) > self._max_header_bytes:
             raise HeadError("the head is too long")
-        reply.headers, reply.content_length, chunked = read_head(headers)
+        reply.headers, reply.content_length, chunked = read_head(status, headers)
         reply.status = status
         reply.first_byte_at = self._now()
         reply.started = True

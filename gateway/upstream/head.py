@@ -95,7 +95,15 @@ def _framing(request: UpstreamRequest) -> bytes | None:
     return b"content-length: %d" % request.content_length
 
 
-def read_head(headers: Headers) -> tuple[Headers, int | None, bool]:
+def check_interim(status: int, headers: Headers) -> None:
+    """A reply before the final one has no body (RFC 9110 15.2); where it announces one, HeadError."""
+    if status < 100 or status == 101:
+        raise HeadError(f"status {status} was not asked for")
+    if any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
+        raise HeadError("an interim reply with a body")
+
+
+def read_head(status: int, headers: Headers) -> tuple[Headers, int | None, bool]:
     """Of a final reply: the fields to pass on, the declared length, whether it is chunked. Raises HeadError.
 
     `headers` have lower-case names. The parser refuses most bad framing by itself; what it lets pass is judged here:
@@ -121,6 +129,9 @@ def read_head(headers: Headers) -> tuple[Headers, int | None, bool]:
     if coding is not None and length is not None:
         raise HeadError("both Content-Length and Transfer-Encoding")
     named -= _END_TO_END
+    if status == 204 and length is not None:
+        named.add(b"content-length")  # it would announce a body that cannot follow
+        length = None
     if named:
         kept = [pair for pair in kept if pair[0] not in named]
     return kept, length, coding is not None

@@ -103,9 +103,10 @@ class HttpxClient(UpstreamClient):
             await exchange.drop()
             raise
         try:
-            kept, length, _ = read_head([(name.lower(), value) for name, value in response.headers.raw])
-            if response.status_code < 200:
-                raise HeadError(f"status {response.status_code} was not asked for")
+            status, raw = response.status_code, [(name.lower(), value) for name, value in response.headers.raw]
+            if status < 200:
+                raise HeadError(f"status {status} was not asked for")
+            kept, length, _ = read_head(status, raw)
         except HeadError as error:
             await exchange.close(response)
             raise exchange.translate(error) from error

@@ -63,6 +63,7 @@ async def _send_counted(
         if left == 0:
             # All is sent, whenever the iterator may notice; a reply that comes now finds the request complete.
             connection.end_upload(deadline())
-        await connection.drain()
+        else:
+            await connection.drain()
     if left > 0:
         raise ProtocolError("the request body is shorter than its declared length", phase="send", sent=True)

@@ -41,6 +41,9 @@ STRICTER = {
     "same length twice": OK + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
     "length in the trailers": CHUNKED + b"0\r\ncontent-length: 9\r\n\r\n",
     "chunk size overflows": CHUNKED + b"fffffffffffffffff\r\nabc",
+    "interim reply with a body": b"HTTP/1.1 104 Odd\r\ncontent-length: 4\r\n\r\nEVIL"
+    + OK
+    + b"content-length: 0\r\n\r\n",
     "status below 100": b"HTTP/1.1 099 Odd\r\ncontent-length: 3\r\n\r\nabc",
 }
 

@@ -39,6 +39,7 @@ CASES = {
     "HEAD": Case(OK + b"content-length: 5\r\n\r\n", b"", length=5, method="HEAD"),
     "HEAD, chunked": Case(OK + b"transfer-encoding: chunked\r\n\r\n", b"", method="HEAD"),
     "204": Case(b"HTTP/1.1 204 No Content\r\n\r\n", b"", 204),
+    "204 with a length": Case(b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", b"", 204),
     "304": Case(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\netag: x\r\n\r\n", b"", 304, length=9),
     "100 and 103 first": Case(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
