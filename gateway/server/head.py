@@ -158,7 +158,7 @@ class HeadReader:
             raise BadTarget("HTTP/1.1 requires a Host header", "bad_host")
         length = fields.get(b"content-length")
         if length is not None:
-            head.length = self._length(length)
+            head.length = self.length(length)
         if b"transfer-encoding" in fields:
             _check_coding(fields, head.minor)
             head.length = CHUNKED
@@ -170,7 +170,8 @@ class HeadReader:
         if connection != b"keep-alive" or not head.minor or len(fields) != len(head.headers):
             head.keep_alive = _keeps_alive(head)
 
-    def _length(self, value: bytes) -> int:
+    def length(self, value: bytes) -> int:
+        """A content-length in bytes, if it is a plain number within the bound."""
         if not value.isdigit() or len(value) > LONGEST_LENGTH or (value[:1] == b"0" and len(value) > 1):
             raise BadFraming("Content-Length is not one plain decimal number", "bad_content_length")
         length = int(value)

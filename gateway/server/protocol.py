@@ -32,6 +32,7 @@ from gateway.server.incoming import BodyClock, ChunkedBody, LengthBody
 from gateway.server.limits import WireLimits
 from gateway.server.refusal import BadFraming, Refusal
 from gateway.server.sweeper import NEVER
+from gateway.server.template import HeadTemplate
 from gateway.server.wire import Wire
 
 logger = logging.getLogger("uvicorn.error")
@@ -80,6 +81,7 @@ class TidegateProtocol(asyncio.Protocol):
         self.write_paused = False
         self._reading_paused = False
         self._pending = b""
+        self._heads = HeadTemplate(wire.reader)
         self._body: LengthBody | ChunkedBody | None = None
         self._clock: BodyClock | None = None
         self._unsent = 0
@@ -175,7 +177,7 @@ class TidegateProtocol(asyncio.Protocol):
                 self._pending = data
                 self.deadline = min(self.deadline, self.loop.time() + self.limits.header_timeout_s)
                 return
-            self._accept(self.wire.reader.read(data[:end]), data[end + 4 :])
+            self._accept(self._heads.read(data[:end]), data[end + 4 :])
         except Refusal as refusal:
             self.refuse(refusal)
 

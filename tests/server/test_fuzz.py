@@ -1,6 +1,7 @@
 """However its bytes are cut, a request is read the same way; and no bytes make the protocol fail."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -83,7 +84,7 @@ async def feed(parts: list[bytes], limits: WireLimits | None = None) -> tuple[Se
         if not pipe.closed and part:
             protocol.data_received(part)
         await asyncio.sleep(0)
-    for _ in range(12):
+    for _ in range(50):
         await asyncio.sleep(0)
     protocol.connection_lost(None)
     while protocol.server_state.tasks:
@@ -146,6 +147,17 @@ def test_any_split_of_valid_requests_gives_the_same_events(
     small = data if len(data) < 2_000 else data[:1_000]
     bytewise = [small[number : number + 1] for number in range(len(small))]
     assert runner.run(feed([*bytewise, data[len(small) :]])) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(requests(), min_size=1, max_size=2), st.lists(st.integers(0, 3), min_size=3, max_size=10))
+def test_requests_are_read_as_if_each_came_alone(runner: asyncio.Runner, some: list[bytes], order: list[int]) -> None:
+    """What a connection remembers of its last head changes nothing; some of these differ in their length only."""
+    longer = [re.sub(rb"(?<=\r\nContent-Length: )\d+$", b"7", each.partition(b"\r\n\r\n")[0]) for each in some]
+    some = some + [each + b"\r\n\r\n1234567" for each in longer if b"Content-Length: 7" in each]
+    many = [some[number % len(some)] for number in order]
+    alone = [runner.run(feed([each]))[0] for each in many]
+    assert runner.run(feed([b"".join(many)]))[0] == [each for seen in alone for each in seen]
 
 
 LINES = [

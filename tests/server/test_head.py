@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from gateway.server.head import HeadReader
+from gateway.server.head import Head, HeadReader
 from gateway.server.limits import WireLimits
 from gateway.server.refusal import Refusal
+from gateway.server.template import HeadTemplate
 
 LINES = [b"Host: x", b"Content-Type: a", b"Authorization: Bearer secret", b"X-Api-Key: secret", b"Content-Length: 3"]
 
@@ -54,3 +55,50 @@ def test_a_refused_line_is_not_remembered(bad: bytes) -> None:
 def test_limits_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         WireLimits(**{name: -1})
+
+
+def parts(head: Head) -> list[object]:
+    framing = [head.length, head.keep_alive, head.expects_continue]
+    return [head.method, head.minor, head.path, head.query, head.headers, head.fields, *framing]
+
+
+VARIANTS = [
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nAuthorization: Bearer 3",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 12345\r\nAuthorization: Bearer 3",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nAuthorization: Bearer 4",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nX: 3\r\nAuthorization: Bearer 3",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\ncontent-length:\t4 \r\nAuthorization: Bearer 3",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close",
+    b"POST /v1/a?Content-Length:3 HTTP/1.1\r\nHost: x\r\nX: Content-Length: 3\r\nContent-Length: 5",
+    b"GET /v1/a HTTP/1.1\r\nHost: x",
+    b"GET /v1/a HTTP/1.1\r\nHost: xy",
+    b"POST /v1/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked",
+    b"\r\nGET /v1/a HTTP/1.1\r\nHost: x",
+]
+
+
+def test_a_head_like_the_last_is_read_as_it_is() -> None:
+    reader = HeadReader(100, 1_000, 0)
+    expected = [parts(reader.read(raw)) for raw in VARIANTS]
+    for first in VARIANTS:
+        for number, second in enumerate(VARIANTS):
+            template = HeadTemplate(reader)
+            for _ in range(3):
+                head = template.read(first)
+                head.headers.append((b"x-added-by", b"the application"))
+                head.fields[b"x-added-by"] = b"the application"
+            assert parts(template.read(second)) == expected[number]
+
+
+@pytest.mark.parametrize("number", [b"", b"+3", b"03", b"3 3", b"3\r\nX: y", b"3,3", b"-1", b"1" * 16, b"99999"])
+def test_a_bad_length_in_a_like_head_is_refused_or_read_anew(number: bytes) -> None:
+    reader = HeadReader(100, 1_000, 50_000)
+    template = HeadTemplate(reader)
+    for _ in range(3):
+        template.read(VARIANTS[0])
+    raw = VARIANTS[0].replace(b"Length: 3", b"Length: " + number)
+    if b"X: y" in number:
+        assert len(template.read(raw).headers) == 4
+        return
+    with pytest.raises(Refusal):
+        template.read(raw)
