@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from math import gcd
 
 from gateway.state.store import Bucket, Limit, Window
@@ -56,12 +57,12 @@ def parse_rate(text: str) -> Rate:
 def pusd_of(usd: object) -> int:
     """Pico-dollars of an amount in dollars as a person wrote it: a number or its decimal text. Raises ValueError."""
     try:
-        scaled = Decimal(str(usd)) * PUSD
-        if scaled < 0 or scaled != scaled.to_integral_value():
-            raise ValueError
-    except (InvalidOperation, ValueError):
-        raise ValueError(f"{usd!r} is not an amount in dollars: 0 or more, at most 12 decimals") from None
-    return int(scaled)
+        exact = Fraction(Decimal(str(usd))) * PUSD
+    except (InvalidOperation, ValueError, OverflowError):
+        exact = Fraction(-1)
+    if exact < 0 or exact.denominator != 1:
+        raise ValueError(f"{usd!r} is not an amount in dollars: 0 or more, at most 12 decimals")
+    return exact.numerator
 
 
 def usd_text(pusd: int) -> str:

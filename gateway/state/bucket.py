@@ -53,8 +53,10 @@ class BucketState:
         self.floor = self.top = Chunk(0)  # never empties further, never leaves: owned by the bucket itself
 
     def adopt(self, limit: Bucket, now: int) -> BucketState:
-        """Other parameters from now on: the level stays, but is at most the new capacity."""
-        self.advance(now)
+        """Other parameters from now on: the level stays, but is at most the new capacity. A bucket that is as good as
+        new is full under the new ones too, whether or not it was forgotten in between."""
+        if self.idle(now):
+            return BucketState(limit, now)
         if limit.per_ns != self.per:
             self._rescale(limit.per_ns)
         full = limit.capacity * limit.per_ns

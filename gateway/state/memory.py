@@ -273,7 +273,7 @@ class MemoryStore(Store):
             self._round = iter(list(self._states.items()))
             self._round_at = now + ROUND_NS
 
-    def _debt_by_unit(self) -> list[tuple[tuple[str, ...], float]]:
+    def _debt_by_unit(self) -> list[tuple[tuple[str, ...], int]]:
         """What is owed now, by the unit of the limits that owe."""
         now, owed = self._now(), {"requests": 0, "tokens": 0, "pusd": 0, "other": 0}
         for key, state in list(self._debtors.items()):
