@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uvicorn.server import ServerState
 
 from gateway.server.head import Head
+from gateway.server.outflow import Outflow
 from gateway.server.response import UNKNOWN_LENGTH, Headers, ResponseHeads
 
 logger = logging.getLogger("uvicorn.error")
@@ -23,15 +24,13 @@ class Connection(Protocol):
     """What an exchange needs of its connection."""
 
     loop: asyncio.AbstractEventLoop
-    write_paused: bool
+    outflow: Outflow
     responses: ResponseHeads
     server_state: ServerState
 
-    def write(self, head: bytes, body: bytes) -> None: ...
     def continue_reading(self, exchange: "Exchange") -> None: ...
     def can_drain(self, exchange: "Exchange") -> bool: ...
     def finish(self, exchange: "Exchange") -> None: ...
-    async def drained(self) -> None: ...
 
 
 class Exchange:
@@ -103,8 +102,8 @@ class Exchange:
         if kind == "http.response.body":
             more = message.get("more_body", False)
             self.send_body(message.get("body", b""), more)
-            if more and self._connection.write_paused:
-                await self._connection.drained()
+            if more and self._connection.outflow.paused:
+                await self._connection.outflow.drained()
         elif kind == "http.response.start":
             self.begin(message["status"], message.get("headers", ()))
         else:
@@ -136,11 +135,11 @@ class Exchange:
             body = b""
         self.started = True
         if more:
-            self._connection.write(head, body)
+            self._connection.outflow.write(head, body)
             return
         self.complete = True
         self.headers = ()
-        self._connection.write(head, body)
+        self._connection.outflow.write(head, body)
         if self._waiters is not None:
             self._wake()
         self._connection.finish(self)

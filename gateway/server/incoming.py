@@ -13,6 +13,9 @@ from gateway.server.refusal import BadFraming, Refusal
 LONGEST_LINE = 1_024
 LONGEST_SIZE = 12  # hexadecimal digits
 MOST_EXTRA = 16_384  # bytes of extensions and trailers in one body
+# Reading a chunk costs the same whatever its size: many tiny ones would be a cheap way to keep a core busy.
+SMALL = 8  # bytes
+MOST_SMALL = 4_096  # chunks before their average size matters
 
 SIZE, DATA, DATA_END, TRAILERS, DONE = range(5)
 
@@ -51,6 +54,7 @@ class ChunkedBody:
         self._phase = SIZE
         self._left = 0
         self._total = 0
+        self._chunks = 0
         self._extra = 0
         self._pending = b""
 
@@ -77,7 +81,11 @@ class ChunkedBody:
                 body.append(piece)
                 at += len(piece)
                 self._left -= len(piece)
-                self._phase = DATA if self._left else DATA_END
+                if not self._left:
+                    self._phase = DATA_END
+                    if data[at : at + 2] == b"\r\n":  # the usual case, without the detour over lines
+                        self._phase = SIZE
+                        at += 2
                 continue
             line = self._take_line(data, at)
             if line is None:
@@ -124,6 +132,9 @@ class ChunkedBody:
             self._count_extra(extension)
         self._left = int(digits, 16)
         self._total += self._left
+        self._chunks += 1
+        if self._chunks > MOST_SMALL and self._total < self._chunks * SMALL:
+            raise BadFraming(f"its chunks have less than {SMALL} bytes on average", "chunks_too_small")
         if self.max_body_bytes and self._total > self.max_body_bytes:
             raise body_too_large(self.max_body_bytes)
         self._phase = DATA if self._left else TRAILERS

@@ -30,6 +30,7 @@ from gateway.server.exchange import Exchange, Scope
 from gateway.server.head import CHUNKED, Head, target_too_long
 from gateway.server.incoming import BodyClock, ChunkedBody, LengthBody
 from gateway.server.limits import WireLimits
+from gateway.server.outflow import Outflow
 from gateway.server.refusal import BadFraming, Refusal
 from gateway.server.sweeper import NEVER
 from gateway.server.template import HeadTemplate
@@ -41,7 +42,6 @@ logger = logging.getLogger("uvicorn.error")
 HEAD, BODY, LATER, NOTHING = range(4)
 
 MOST_BUFFERED = 65_536  # bytes of a body that the application has not taken, before reading pauses
-SEPARATE_WRITE = 16_384  # bodies from this size on are not copied behind their head
 LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
 FAILED = Refusal(500, "internal_error", "The server failed to answer this request. The failure is in its log.")
 
@@ -77,17 +77,14 @@ class TidegateProtocol(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.phase = HEAD
         self.deadline = NEVER
-        self.write_deadline = NEVER
-        self.write_paused = False
+        self.outflow = Outflow(self.loop, self.limits.write_timeout_s)
         self._reading_paused = False
         self._pending = b""
         self._heads = HeadTemplate(wire.reader)
         self._body: LengthBody | ChunkedBody | None = None
         self._clock: BodyClock | None = None
-        self._unsent = 0
         self._stopping = False
         self._idle: asyncio.Future[Exchange | None] | None = None
-        self._drains: list[asyncio.Future[None]] = []
         self._peer: str | None = None
 
     # Transport callbacks --------------------------------------------------------------------------------------------
@@ -95,7 +92,7 @@ class TidegateProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """A client has connected."""
         wire = self.wire
-        self.transport = transport
+        self.transport = self.outflow.transport = transport
         self.client = _address(transport.get_extra_info("peername"))
         self.server = _address(transport.get_extra_info("sockname"))
         self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
@@ -116,8 +113,7 @@ class TidegateProtocol(asyncio.Protocol):
         if self._peer is not None:
             self.wire.peers.leave(self._peer)
         self._leave()
-        self.write_paused = False
-        self._wake_drains()
+        self.outflow.resume()
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -127,7 +123,7 @@ class TidegateProtocol(asyncio.Protocol):
         if self.phase != NOTHING:
             self.phase = NOTHING
             self.deadline = NEVER
-            self._watch_writing()
+            self.outflow.watch()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
@@ -143,15 +139,13 @@ class TidegateProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client takes less than is written."""
-        self.write_paused = True
-        self._watch_writing()
+        self.outflow.pause()
 
     def resume_writing(self) -> None:
         """There is room for more."""
-        self.write_paused = False
+        self.outflow.resume()
         if self.phase != NOTHING:
-            self.write_deadline = NEVER
-        self._wake_drains()
+            self.outflow.deadline = NEVER
         if self.phase == LATER and self.exchange is None:
             self._turn()
 
@@ -341,24 +335,7 @@ class TidegateProtocol(asyncio.Protocol):
         else:
             self.refuse(FAILED)
 
-    # Writing (called by the exchange) -------------------------------------------------------------------------------
-
-    def write(self, head: bytes, body: bytes) -> None:
-        """Write head and body, at once if they are small."""
-        if len(body) < SEPARATE_WRITE:
-            if head or body:
-                self.transport.write(head + body)
-        elif head:
-            self.transport.writelines((head, body))
-        else:
-            self.transport.write(body)
-
-    async def drained(self) -> None:
-        """Return when the client has taken enough of what was written, or has left."""
-        if self.write_paused:
-            drain = self.loop.create_future()
-            self._drains.append(drain)
-            await drain
+    # For the exchange -----------------------------------------------------------------------------------------------
 
     def continue_reading(self, exchange: Exchange) -> None:
         """The application is ready for more of the request body."""
@@ -390,10 +367,12 @@ class TidegateProtocol(asyncio.Protocol):
                 self._resume_reading()
             else:
                 self._linger()
-        elif not exchange.keep_alive:
-            self._close()
-        else:
+        elif exchange.keep_alive:
             self._turn()
+        elif self._pending:
+            self._linger()
+        else:
+            self._close()
 
     # Between requests and at the end ----------------------------------------------------------------------------------
 
@@ -404,13 +383,13 @@ class TidegateProtocol(asyncio.Protocol):
             self._close()
         elif self._pending:
             self.loop.call_soon(self._read_pending)
-        elif not self.write_paused:
+        elif not self.outflow.paused:
             self.phase = HEAD
             self.deadline = self.loop.time() + self.limits.keep_alive_s
             self._resume_reading()
 
     def _read_pending(self) -> None:
-        if self.phase != LATER or self.exchange is not None or self.write_paused:
+        if self.phase != LATER or self.exchange is not None or self.outflow.paused:
             return
         data, self._pending = self._pending, b""
         self.phase = HEAD
@@ -448,25 +427,13 @@ class TidegateProtocol(asyncio.Protocol):
         """Close when all is written, if the client takes it."""
         self.phase = NOTHING
         self.deadline = NEVER
-        self._watch_writing()
+        self.outflow.watch()
         self.transport.close()
-
-    def _watch_writing(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
-        self.write_deadline = self.loop.time() + self.limits.write_timeout_s
-
-    def _wake_drains(self) -> None:
-        drains, self._drains = self._drains, []
-        for drain in drains:
-            if not drain.done():
-                drain.set_result(None)
 
     def expire(self, now: float) -> None:
         """A deadline has passed."""
-        if self.write_deadline <= now:
-            if self.transport.get_write_buffer_size() < self._unsent:
-                self._watch_writing()
-            else:
+        if self.outflow.deadline <= now:
+            if self.outflow.is_stuck():
                 self._leave()
                 self.transport.abort()
         elif self.phase == NOTHING or (self.exchange is not None and self.exchange.complete):

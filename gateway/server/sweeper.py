@@ -10,11 +10,19 @@ from typing import Protocol
 NEVER = float("inf")
 
 
-class Swept(Protocol):
-    """A connection with deadlines in the loop's time; NEVER while nothing is due."""
+class Timed(Protocol):
+    """Something with a deadline."""
 
     deadline: float
-    write_deadline: float
+
+
+class Swept(Protocol):
+    """A connection and its writing side, each with a deadline in the loop's time, NEVER while nothing is due."""
+
+    deadline: float
+
+    @property
+    def outflow(self) -> Timed: ...
 
     def expire(self, now: float) -> None:
         """Act on the deadline that has passed."""
@@ -44,7 +52,7 @@ class Sweeper:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        due = [each for each in self._connections if each.deadline <= now or each.write_deadline <= now]
+        due = [each for each in self._connections if each.deadline <= now or each.outflow.deadline <= now]
         self._timer = self._loop.call_later(self.interval_s, self._sweep)
         for connection in due:
             connection.expire(now)

@@ -108,7 +108,7 @@ def test_a_stream_under_back_pressure_is_told(served: Any) -> None:
 
     served.app = app
     client = served.connect().send(GET)
-    served.wait(lambda: state and state["exchange"]._connection.write_paused)
+    served.wait(lambda: state and state["exchange"]._connection.outflow.paused)
     leave(client, "reset")
     served.wait(lambda: "told" in state)
 

@@ -84,6 +84,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "chunk extension with LF": (chunked(b"3;a\n=b\r\nabc\r\n0\r\n\r\n"), 400, "bad_chunk"),
     "chunks too large": (chunked(b"2000001\r\n"), 413, "request_too_large"),
     "long chunk extension": (chunked(b"3;" + b"a" * 2_000), 431, "chunk_lines_too_large"),
+    "tiny chunks": (chunked(b"1\r\nx\r\n" * 5_000), 400, "chunks_too_small"),
     "bad trailer": (chunked(b"0\r\nA : b\r\n\r\n"), 400, "bad_chunk"),
 }
 
@@ -102,6 +103,11 @@ def test_it_is_refused_in_json_and_closed(served: Any, name: str) -> None:
     assert "date" in response.headers
     assert client.closed()
     assert served.calls == []
+
+
+def test_small_chunks_are_fine_if_they_are_few_or_others_are_larger(served: Any) -> None:
+    body = chunked(b"1\r\nx\r\n" * 4_000 + b"8000\r\n" + b"y" * 32_768 + b"\r\n" + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n")
+    assert served.ask(body).body == b"x" * 4_000 + b"y" * 32_768 + b"x" * 500
 
 
 def test_a_refusal_comes_after_what_was_asked_before(served: Any) -> None:

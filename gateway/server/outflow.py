@@ -1,0 +1,63 @@
+"""Outflow: what is written to one client, how long it takes to take it, and who waits for that."""
+
+import asyncio
+
+from gateway.server.sweeper import NEVER
+
+SEPARATE_WRITE = 16_384  # bodies from this size on are not copied behind their head
+
+
+class Outflow:
+    """Writes to a connection's transport; `timeout_s` is how long a client may take nothing of what waits for it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        self.paused = False
+        self.deadline = NEVER
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._unsent = 0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def write(self, head: bytes, body: bytes) -> None:
+        """Write head and body, either of which may be empty."""
+        if len(body) < SEPARATE_WRITE:
+            if head or body:
+                self.transport.write(head + body)
+        elif head:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(body)
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was written, or has left."""
+        if self.paused:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def pause(self) -> None:
+        """More was written than the client takes at once."""
+        self.paused = True
+        self.watch()
+
+    def resume(self) -> None:
+        """There is room again, or nobody to write to."""
+        self.paused = False
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def watch(self) -> None:
+        """From now on the client has to take something each `timeout_s`."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._timeout_s
+
+    def is_stuck(self) -> bool:
+        """At the deadline: whether the client took nothing. If it did take something, it gets more time."""
+        if self.transport.get_write_buffer_size() >= self._unsent:
+            return True
+        self.watch()
+        return False
