@@ -53,7 +53,7 @@ class HttpxClient(UpstreamClient):
         timeouts: Timeouts | None = None,
         *,
         max_connections: int = 1000,
-        max_idle: int = 200,
+        max_idle: int | None = None,
         idle_keep_s: float = 60.0,
         pool_wait_s: float | None = None,
         ssl_context: ssl.SSLContext | None = None,

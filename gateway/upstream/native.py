@@ -24,9 +24,10 @@ from gateway.upstream.upload import upload
 class NativeClient(UpstreamClient):
     """`base_url` names the origin only; its path is the caller's to put into `target`.
 
-    `pool_wait_s` bounds the wait for a connection while all are in use (as `connect_s` where None); `idle_keep_s` is
-    how long an unused connection is kept (0: for ever). `clock` must agree with `loop.time()`. With TLS, certificates
-    are verified against the system's store, or as `ssl_context` says.
+    `max_idle` bounds the connections that rest (None: all may), `idle_keep_s` how long one may (0: for ever; choose
+    less than the upstream keeps them), `pool_wait_s` the wait while all are in use (None: as `connect_s`). `clock`
+    must agree with `loop.time()`. With TLS, certificates are verified against the system's store, or as `ssl_context`
+    says.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class NativeClient(UpstreamClient):
         timeouts: Timeouts | None = None,
         *,
         max_connections: int = 1000,
-        max_idle: int = 200,
+        max_idle: int | None = None,
         idle_keep_s: float = 60.0,
         pool_wait_s: float | None = None,
         max_header_bytes: int = 65536,
@@ -50,7 +51,7 @@ class NativeClient(UpstreamClient):
         self._total_s = _bound(timeouts.total_s)
         self._limits = PoolLimits(
             max_connections=max_connections,
-            max_idle=max_idle,
+            max_idle=max_connections if max_idle is None else max_idle,
             idle_keep_s=_bound(idle_keep_s),
             connect_s=_bound(timeouts.connect_s),
             pool_wait_s=_bound(timeouts.connect_s if pool_wait_s is None else pool_wait_s),
