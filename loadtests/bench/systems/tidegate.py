@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from loadtests.bench.cases import ALL, TINY
 from loadtests.bench.systems.base import System
 
 ADMIN_KEY = "sk-bench-admin-00000000000000000000000000000000"
 KEY = "sk-bench-{:040d}"
-QUOTA = 1_000_000_000  # requests a minute: never the limit, but counted for each call
+QUOTA = 1_000_000_000  # requests a minute, and a thousand times as many tokens: never lacking, but counted each call
 INPUT_USD, OUTPUT_USD = 2.5, 10.0  # a million tokens
 COST_USD = "0.00195"  # of the responder's plain answer: 300 tokens in, 120 out
 
@@ -25,14 +26,17 @@ api_key = "sk-upstream"
 [models."bench-*"]
 targets = ["bench/*"]
 
-[prices."bench-*"]
+"""
+PRICE = """\
+[prices."{model}"]
 input = {input}
 output = {output}
 
 """
 CLIENT = """\
 [clients.bench-{number}]
-quota = {{ requests = ["{quota}/minute"] }}
+quota = {{ requests = ["{quota}/minute"], tokens = ["{quota}000/minute"], concurrent = 10000 }}
+budget = {{ day_usd = 1000000, month_usd = 1000000 }}
 [[clients.bench-{number}.keys]]
 secret = "{key}"
 """
@@ -48,11 +52,11 @@ class Tidegate(System):
         """Runs from this source tree."""
 
     def configure(self) -> None:
-        head = CONFIGURATION.format(
-            data=(self.folder / "data").resolve(), upstream=self.upstream_port, input=INPUT_USD, output=OUTPUT_USD
-        )
+        head = CONFIGURATION.format(data=(self.folder / "data").resolve(), upstream=self.upstream_port)
+        models = sorted({case.model for case in (*ALL, *TINY.cases)})
+        prices = (PRICE.format(model=model, input=INPUT_USD, output=OUTPUT_USD) for model in models)
         clients = (CLIENT.format(number=n, quota=QUOTA, key=KEY.format(n)) for n in range(self.clients))
-        self.file.write_text(head + "\n".join(clients))
+        self.file.write_text("\n".join((head, *prices, *clients)))
 
     @property
     def file(self) -> Path:
@@ -81,5 +85,8 @@ class Tidegate(System):
         return {"Authorization": f"Bearer {KEY.format(0)}"}
 
     def settings(self) -> list[str]:
-        limit = f"a quota of {QUOTA:,} requests a minute"
-        return [f"defaults but for the provider, the model's name and price, and one client with a key and {limit}"]
+        return [
+            "defaults but for the provider, the models' names and prices",
+            f"one client with a key; its limits are {QUOTA:,} requests and {QUOTA * 1000:,} tokens a minute, 10,000 at once",
+            "and 1,000,000 USD a day and a month, so that each is counted for every call and none refuses",
+        ]
