@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -74,6 +74,41 @@ def test_callbacks_are_called_once_and_at_once(served: Any, server_log: Any) -> 
     client.close()
     served.wait(lambda: told == [False, True, "late"])
     assert "ZeroDivisionError" in server_log.text
+
+
+def test_waiting_ends_with_the_response(served: Any) -> None:
+    told = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+        told.append((await waiting)["type"])
+
+    served.app = app
+    client = served.connect().send(GET)
+    client.response()
+    served.wait(lambda: told == ["http.disconnect"])
+
+
+def test_a_client_that_ends_its_side_has_left(served: Any) -> None:
+    """Even while it takes nothing of what is written to it."""
+    state = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        exchange = state["exchange"] = scope["extensions"]["tidegate"]
+        exchange.on_disconnect(lambda: state.update(told=True))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not exchange.disconnected:
+            await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
+
+    served.app = app
+    client = served.connect().send(GET)
+    served.wait(lambda: state and state["exchange"]._connection.outflow.paused)
+    client.socket.shutdown(SHUT_WR)
+    served.wait(lambda: "told" in state)
 
 
 def test_no_callback_after_a_whole_response(served: Any) -> None:

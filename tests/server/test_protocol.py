@@ -1,6 +1,7 @@
 """HTTP/1.1 through the protocol class: what the application gets, and what the client gets back."""
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -379,6 +380,22 @@ def test_requests_are_counted_and_tasks_end(serve: Any) -> None:
     assert len(served.server.server_state.tasks) == 1
     client.close()
     served.wait(lambda: not served.server.server_state.tasks and not served.server.server_state.connections)
+
+
+def test_an_idle_connection_keeps_nothing_of_its_requests(served: Any) -> None:
+    """10,000 idle connections must not hold 10,000 bodies."""
+    kept = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kept.append(weakref.ref(scope["extensions"]["tidegate"]))
+        await echo(scope, receive, send)
+
+    echo = served.app
+    served.app = app
+    client = served.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody").response()
+    served.calls.clear()
+    served.wait(lambda: kept[0]() is None)
 
 
 def test_stock_uvicorn_stays_selectable(serve: Any) -> None:

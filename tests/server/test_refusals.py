@@ -81,6 +81,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "space after chunk size": (chunked(b"3 \r\nabc\r\n0\r\n\r\n"), 400, "bad_chunk"),
     "chunk too long": (chunked(b"3\r\nabcd\r\n0\r\n\r\n"), 400, "bad_chunk"),
     "chunk ended by LF": (chunked(b"3\nabc\r\n0\r\n\r\n"), 400, "bad_chunk"),
+    "chunk ended by LF, no end": (chunked(b"3\nabc"), 400, "bad_chunk"),
     "chunk extension with LF": (chunked(b"3;a\n=b\r\nabc\r\n0\r\n\r\n"), 400, "bad_chunk"),
     "chunks too large": (chunked(b"2000001\r\n"), 413, "request_too_large"),
     "long chunk extension": (chunked(b"3;" + b"a" * 2_000), 431, "chunk_lines_too_large"),

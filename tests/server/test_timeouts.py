@@ -188,6 +188,25 @@ def test_a_slow_reader_is_not_dropped(serve: Any) -> None:
     assert not flood.disconnected
 
 
+@pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"])
+def test_a_large_answer_may_take_its_time(serve: Any, ending: bytes) -> None:
+    """The server is never free to write more within the time-out, but the client takes some each time."""
+    served = serve(write_timeout_s=0.3, keep_alive_s=0.2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+    served.app = app
+    client = served.connect().send(GET[:-2] + ending + b"\r\n")
+    size = 0
+    while size < 30_000_000:
+        data = client.socket.recv(1_000_000)
+        assert data, f"cut after {size} bytes"
+        size += len(data)
+        time.sleep(0.02)
+
+
 def test_a_reader_that_leaves_the_last_bytes_is_dropped(serve: Any) -> None:
     """The application is done, the connection is to close, but what is left can't be written."""
     served = serve(write_timeout_s=0.4, linger_s=0.2)
