@@ -87,6 +87,6 @@ class Tidegate(System):
     def settings(self) -> list[str]:
         return [
             "defaults but for the provider, the models' names and prices",
-            f"one client with a key; its limits are {QUOTA:,} requests and {QUOTA * 1000:,} tokens a minute, 10,000 at once",
-            "and 1,000,000 USD a day and a month, so that each is counted for every call and none refuses",
+            f"one client with a key, {QUOTA:,} requests and {QUOTA * 1000:,} tokens a minute, 10,000 calls at once,",
+            "1,000,000 USD a day and a month: each limit is counted for every call and none refuses",
         ]
