@@ -115,3 +115,8 @@ class Adjustments:
     def of(self, scope: Scope, subject: str, span: Span) -> tuple[Adjustment, ...]:
         """Those of one budget, oldest first."""
         return self._by_budget.get((scope, subject, span), ())
+
+    def all(self) -> list[Adjustment]:
+        """Every one, oldest first."""
+        every = [one for changes in self._by_budget.values() for one in changes]
+        return sorted(every, key=lambda one: (one.at_wall_ns, one.id))
