@@ -6,11 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from gateway import logs
 from gateway.assemble import Clients, assemble, people
 from gateway.calllog import CallLog
 from gateway.clock import Clock
@@ -58,6 +58,7 @@ class Gateway:
         self._clients: Clients = {}
         self._demo: DemoServer | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._opened = AsyncExitStack()
 
     async def open(self) -> None:
         """Opens what lasts, then builds what the configuration asks for. Raises ConfigError, RecordsError."""
@@ -68,23 +69,30 @@ class Gateway:
         self.time_zone = records.time_zone
         options = Options(durability=records.durability, retention_days=records.retention_days)
         pepper = records.pepper_file.read_bytes().strip() if records.pepper_file else None
+        json = server.log_format == "json" or (server.log_format == "auto" and not sys.stdout.isatty())
+        logs.configure(json, server.log_level)
+        self.log = CallLog(json, enabled=server.log_level in ("debug", "info"))
+        self._opened.callback(self.log.close)
         self.records = await Records.open(Path(server.data_dir), options, clock=self.clock, pepper=pepper)
+        self._opened.push_async_callback(self.records.aclose)
         self.directory = Directory(self.records.pepper, self.clock)
         self.records.attach(self.directory)
         self.store = MemoryStore(self.clock)
-        json = server.log_format == "json" or (server.log_format == "auto" and not sys.stdout.isatty())
-        self.log = CallLog(json, enabled=server.log_level in ("debug", "info"))
+        self._opened.push_async_callback(self.store.aclose)
+        self._opened.push_async_callback(self._close_demo)
+        self._opened.push_async_callback(self._close_clients)
         self._wire()
         self._live = await self._build(settings)
         self.first_keys = await self.records.keys.first_keys()
         await self._people(settings)
         self.socket = AdminSocket(Path(server.data_dir), self._verbs())
         await self.socket.start()
+        self._opened.push_async_callback(self.socket.aclose)
 
     def _wire(self) -> None:
         concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
-        forwarder = Forwarder(self.records.ledger, self.clock, concluder.conclude, concluder.decorate)
         wall = ObjectWall(self.records.objects)
+        forwarder = Forwarder(self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate)
         self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, Ids())
         self._pages: Callable[..., Awaitable[None]] | None = None
 
@@ -191,13 +199,13 @@ class Gateway:
             self.background(client.aclose())
 
     async def aclose(self) -> None:
-        """Lets go in the reverse order; the records last, so that everything is in them."""
-        await self.socket.aclose()
+        """Lets go of what was opened, in the reverse order: the records last, so that everything is in them."""
+        await self._opened.aclose()
+
+    async def _close_clients(self) -> None:
         for _, client in self._clients.values():
             await client.aclose()
+
+    async def _close_demo(self) -> None:
         if self._demo is not None:
             await self._demo.stop()
-        await self.store.aclose()
-        await self.records.aclose()
-        self.log.close()
-        structlog.get_logger().debug("closed")

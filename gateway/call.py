@@ -130,6 +130,7 @@ class Call:
         "method",
         "needs",
         "notes",
+        "object_id",
         "path",
         "peer",
         "pending",
@@ -178,6 +179,7 @@ class Call:
         self.facts = Facts()
         self.client: Client = NOBODY  # until identity, the first policy, knows better
         self.key: Key = NO_KEY
+        self.object_id = ""  # a provider object that the path names
         self.worker = ""  # name, on worker routes
         self.targets: list[Target] = []
         self.needs: list[Need] = []

@@ -104,7 +104,7 @@ class Concluder:
             path=call.path.decode("ascii", "replace"),
             dialect=call.dialect,
             model=call.facts.model or "",
-            served_model=last.model if last is not None else "",
+            served_model=last.model if last is not None else call.targets[0].model if call.targets else "",
             provider=last.provider if last is not None else "",
             started_wall_ns=call.started_wall_ns,
             outcome=outcome.kind,

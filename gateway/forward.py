@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.downstream import Downstream
 from gateway.errors import GatewayError, Header, Overloaded, stream_event
 from gateway.failures import cut_short, disguised, explain
+from gateway.objects import ObjectWall
 from gateway.providers.base import Meter
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import AttemptRow
@@ -57,8 +58,11 @@ class Attempt:
 class Forwarder:
     """Sends calls upstream. `conclude` settles and records a call; `decorate` gives an answer our headers."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, conclude: Conclude, decorate: Decorate) -> None:
+    def __init__(
+        self, ledger: Ledger, wall: ObjectWall, clock: Clock, conclude: Conclude, decorate: Decorate
+    ) -> None:
         self._ledger = ledger
+        self._wall = wall
         self._now_ns = clock.now_ns
         self._wall_ns = clock.wall_ns
         self._conclude = conclude
@@ -271,6 +275,9 @@ class Forwarder:
         """Prices and closes the attempt, and concludes the call with it."""
         row = attempt.row
         self._charge(row, attempt.target, usage)
+        if call.route.objects and attempt.meter is not None:
+            deleted = good and call.method == "DELETE"
+            self._wall.learn(call, attempt.meter.object_id, attempt.target.provider.name, deleted)
         self._close(attempt, kind, code or (error.code if error is not None else "client_gone" if kind == "gone" else ""))
         outcome = Outcome(
             kind,

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.call import Call
 from gateway.errors import NotFound
-from gateway.records.objects import ObjectRow, Objects
+from gateway.records.objects import Objects
 from gateway.routes import Match
 
 #: What an id made by a provider looks like on paths that we know nothing else about: a prefix, then something random.
@@ -24,6 +24,7 @@ class ObjectWall:
 
     async def check(self, call: Call, match: Match) -> str:
         """The provider that holds the object named by the path or body, or "". Raises NotFound for others' ids."""
+        call.object_id = match.id if match.route.objects else ""
         holder = ""
         for object_id in self._named(call, match):
             owner = await self._objects.owner(object_id)
@@ -32,14 +33,12 @@ class ObjectWall:
             holder = holder or owner.provider
         return holder
 
-    def learn(self, call: Call, object_id: str, provider: str) -> None:
-        """A reply that made an object: it belongs to the caller's org from now on."""
-        self._objects.add(object_id, call.client.org, call.client.id, provider, call.route.objects)
-
-    def forget(self, call: Call, match: Match) -> None:
-        """The provider deleted it."""
-        if match.id:
-            self._objects.discard(match.id)
+    def learn(self, call: Call, made: str, provider: str, deleted: bool) -> None:
+        """From a reply: an object that it made belongs to the caller's org, one that was deleted to nobody."""
+        if made and made != call.object_id:
+            self._objects.add(made, call.client.org, call.client.id, provider, call.route.objects)
+        if deleted and call.object_id:
+            self._objects.discard(call.object_id)
 
     async def filter(self, call: Call, body: bytes) -> bytes:
         """A list reply without what belongs to other orgs."""
@@ -69,5 +68,3 @@ class ObjectWall:
 def _has_digit(text: str) -> bool:
     return any(character.isdigit() for character in text)
 
-
-__all__ = ["ObjectRow", "ObjectWall"]

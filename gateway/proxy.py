@@ -75,7 +75,9 @@ class Proxy:
             await self._serve(call, scope, live, leaving, down)
         except GatewayError as error:
             await self._refuse(call, error, down)
-        except (CancelledError, ClientGone):
+        except ClientGone:
+            await self._concluder.gone(call)
+        except CancelledError:
             await self._concluder.gone(call)
             if not leaving.gone:
                 raise
@@ -181,14 +183,12 @@ class Proxy:
         origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
         identity = () if rules.kind != "http" else _identity(call)
         outgoing = Outgoing(request_headers(call.raw_headers, rules, origin, identity))
-        if not inbound.ended:
+        if peeked is not None or not inbound.ended:
             if peeked is not None and target.upstream_model != call.facts.model:
                 peeked.set_model(target.upstream_model)
             outgoing.chunks = inbound.chunks() if peeked is None else peeked.chunks()
             length = inbound.length
             outgoing.content_length = None if length is None else length + (peeked.grown if peeked else 0)
-        elif peeked is not None:
-            raise RuntimeError("a peeked body can't have ended")
         if match.route.objects and call.method == "GET" and not match.id:
             outgoing.rewrite = partial(self._wall.filter, call)
         return outgoing

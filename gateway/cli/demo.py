@@ -66,19 +66,12 @@ async def _demo() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             port = server.servers[0].sockets[0].getsockname()[1]
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
                 steps = await _calls(client, key)
-            usage = await gateway.records.queries.usage(by=["client", "model"])
+            usage = await gateway.records.verbs()["usage"](by=["client", "model"])
         finally:
             server.should_exit = True
             await serving
             await gateway.aclose()
-    rows = [row if isinstance(row, dict) else json.loads(_encoded(row)) for row in usage]
-    return steps, rows
-
-
-def _encoded(row: Any) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(row)
+    return steps, usage
 
 
 async def _calls(client: httpx2.AsyncClient, key: str) -> list[dict[str, Any]]:
@@ -146,22 +139,21 @@ def _print(steps: list[dict[str, Any]], usage: list[dict[str, Any]], address: st
             console.print(f"   [dim]{name}: {value}[/]")
     console.print("\n[bold]What the ledger has[/]")
     for row in usage:
-        tokens = f"{row.get('input_tokens', 0)} tokens in, {row.get('output_tokens', 0)} out"
-        dollars = int(row.get("cost_pusd", 0)) / 1e12
-        console.print(f"   {row.get('client')}  {row.get('model')}  {tokens}  ${dollars:.8f}")
+        tokens = f"{row['input_tokens']} tokens in, {row['output_tokens']} out"
+        console.print(f"   {row['model']}  {row['calls']} calls, {row['refused']} refused  {tokens}  ${row['cost_usd']}")
     _lines(console, address)
 
 
 def _lines(console: Console, address: str) -> None:
     console.print(f"\n[bold]Your own clients[/] (start the gateway with [cyan]tidegate serve[/]; KEY is its client key)")
     console.print("\n[dim]# OpenAI SDK[/]")
-    console.print(f'from openai import OpenAI\nclient = OpenAI(base_url="{address}/v1", api_key="KEY")', markup=False)
+    console.print(f'from openai import OpenAI\nclient = OpenAI(base_url="{address}/v1", api_key="KEY")', markup=False, soft_wrap=True)
     console.print("\n[dim]# Anthropic SDK[/]")
-    console.print(f'from anthropic import Anthropic\nclient = Anthropic(base_url="{address}", api_key="KEY")', markup=False)
+    console.print(f'from anthropic import Anthropic\nclient = Anthropic(base_url="{address}", api_key="KEY")', markup=False, soft_wrap=True)
     console.print("\n[dim]# curl[/]")
     body = '{"model": "demo-small", "messages": [{"role": "user", "content": "Hello"}]}'
     console.print(
         f"curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' \\\n"
         f"  -H 'Content-Type: application/json' -d '{body}'",
-        markup=False,
+        markup=False, soft_wrap=True,
     )

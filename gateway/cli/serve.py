@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,7 +155,21 @@ def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
         timeout_keep_alive=int(settings.keep_alive_s),
         timeout_graceful_shutdown=int(settings.drain_s),
     )
-    return uvicorn.Server(config)
+    return _quiet(uvicorn.Server)(config)
+
+
+def _quiet(server: type[uvicorn.Server]) -> type[uvicorn.Server]:
+    """Uvicorn's server ends the process by the signal that it caught; ours has records to close after it."""
+
+    class Server(server):  # type: ignore[misc,valid-type]  # imported only when it is needed
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            loop = asyncio.get_running_loop()
+            for one in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(one, self.handle_exit, one, None)
+            yield
+
+    return Server
 
 
 def _on_hangup(gateway: Gateway) -> None:

@@ -25,7 +25,7 @@ BODIES: dict[str, Any] = {
     "audio": {"model": "demo-small", "input": "hi", "voice": "alloy"},
     "messages": {"model": "demo-small", "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}]},
     "count_tokens": {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]},
-    "batches": {"input_file_id": "object-0123456789", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+    "batches": {"input_file_id": "object-0000000000", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
     "message_batches": {"requests": []},
     "other": {"hello": "world"},
     "files": {"purpose": "batch"},
@@ -40,10 +40,11 @@ DATA_ROUTES = [route for route in TABLE if route.plane == "data"]
 class Example:
     """A request that fits one route and one of its methods."""
 
-    def __init__(self, route: Route, method: str) -> None:
+    def __init__(self, route: Route, method: str, number: int) -> None:
         self.route = route
         self.method = method
-        path = route.template.replace("{id}", "echo" if route.name == "worker" else "object-0123456789")
+        self.object_id = f"object-{number:010d}"
+        path = route.template.replace("{id}", "echo" if route.name == "worker" else self.object_id)
         self.path = path.replace("{path}", REST.get(route.name, "cancel"))
         self.body = BODIES.get(route.name) if method in ("POST", "PUT", "PATCH") else None
         self.headers = {"anthropic_version": "2023-06-01"} if route.dialect == "anthropic" else {}
@@ -52,7 +53,10 @@ class Example:
         return f"{self.method} {self.route.template}"
 
 
-EXAMPLES = [Example(route, method) for route in DATA_ROUTES for method in sorted(route.methods)]
+EXAMPLES = [
+    Example(route, method, number)
+    for number, (route, method) in enumerate((route, method) for route in DATA_ROUTES for method in sorted(route.methods))
+]
 
 
 @pytest.fixture
@@ -67,7 +71,7 @@ def anthropic(gateway: Any) -> Iterator[Anthropic]:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def examples() -> list[Example]:
     return EXAMPLES
 

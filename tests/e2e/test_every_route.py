@@ -11,7 +11,6 @@ import pytest
 
 from gateway.routes import TABLE
 
-EXAMPLE_OBJECT = "object-0123456789"
 CONFIG = """
 [providers.demo]
 kind = "openai"
@@ -45,15 +44,16 @@ secret = "tg-none"
 """
 
 
-def plant(data_dir: Path) -> None:
-    """An object of the org "shared", as if a provider had made it."""
+def plant(data_dir: Path, examples: list[Any]) -> None:
+    """An object of the org "shared" for each example, as if a provider had made it."""
 
     async def add() -> None:
         from gateway.records.store import Records
 
         records = await Records.open(data_dir)
-        for provider in ("demo",):
-            records.objects.add(EXAMPLE_OBJECT, "shared", "free", provider, "file")
+        for example in examples:
+            provider = "demo-anthropic" if example.route.dialect == "anthropic" else "demo"
+            records.objects.add(example.object_id, "shared", "free", provider, "file")
         await records.ledger.flush()
         await records.aclose()
 
@@ -61,9 +61,9 @@ def plant(data_dir: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bounded(tmp_path_factory: pytest.TempPathFactory, start_module: Any, demo_process: Any) -> Any:
+def bounded(tmp_path_factory: pytest.TempPathFactory, start_module: Any, demo_process: Any, examples: Any) -> Any:
     folder = tmp_path_factory.mktemp("routes")
-    plant(folder / "data")
+    plant(folder / "data", examples)
     server = start_module(folder, CONFIG.format(origin=demo_process.origin))
     # Spends the one request of the day.
     status, _, _ = server.request("POST", "/workers/echo/x", {}, key="tg-none")
@@ -73,7 +73,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory, start_module: Any, demo_pr
 
 def send(server: Any, example: Any, key: str | None) -> tuple[int, dict[str, str], Any]:
     status, headers, body = server.request(example.method, example.path, example.body, key=key, **example.headers)
-    return status, headers, json.loads(body) if body else None
+    return status, headers, json.loads(body) if body and b"json" in headers["content-type"].encode() else body
 
 
 @pytest.mark.parametrize("key", [None, "tg-unknown", "tg-expired"])
