@@ -204,7 +204,16 @@ def served(shared: Served) -> Iterator[Served]:
     shared.hang_up()
 
 
-def _starter() -> Iterator[Callable[..., Served]]:
+@pytest.fixture(scope="session")
+def retired() -> Iterator[list[Served]]:
+    """Servers that were told to stop; uvicorn takes some 0.2 s for that, so nobody waits before the end."""
+    servers: list[Served] = []
+    yield servers
+    for each in servers:
+        each.join()
+
+
+def _starter(retired: list[Served]) -> Iterator[Callable[..., Served]]:
     running: list[Served] = []
 
     def start(options: dict[str, Any] | None = None, **limits: Any) -> Served:
@@ -213,19 +222,21 @@ def _starter() -> Iterator[Callable[..., Served]]:
 
     yield start
     for each in running:
-        each.stop()
+        each.hang_up()
+        each.server.should_exit = True
+    retired.extend(running)
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
+def serve(retired: list[Served]) -> Iterator[Callable[..., Served]]:
     """Starts a server with limits of its own: serve(keep_alive_s=1, ...), stopped at the end."""
-    yield from _starter()
+    yield from _starter(retired)
 
 
 @pytest.fixture(scope="module")
-def start_server() -> Iterator[Callable[..., Served]]:
+def start_server(retired: list[Served]) -> Iterator[Callable[..., Served]]:
     """The same for all tests of a module."""
-    yield from _starter()
+    yield from _starter(retired)
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(-120, 1_000), max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=3), CUTS)
 def test_any_split_of_valid_requests_gives_the_same_events(
     runner: asyncio.Runner, many: list[bytes], at: list[int]
@@ -149,7 +149,7 @@ def test_any_split_of_valid_requests_gives_the_same_events(
     assert runner.run(feed([*bytewise, data[len(small) :]])) == whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=2), st.lists(st.integers(0, 3), min_size=3, max_size=10))
 def test_requests_are_read_as_if_each_came_alone(runner: asyncio.Runner, some: list[bytes], order: list[int]) -> None:
     """What a connection remembers of its last head changes nothing; some of these differ in their length only."""
@@ -169,7 +169,7 @@ FRAGMENTS = st.sampled_from([*LINES, b"\n", b"\r", b" ", b"\0", b"3;", b":", b"a
 GARBAGE = st.one_of(st.binary(max_size=200), st.lists(FRAGMENTS, max_size=20).map(b"".join))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(GARBAGE, CUTS)
 def test_garbage_never_fails_and_is_read_one_way(runner: asyncio.Runner, data: bytes, at: list[int]) -> None:
     limits = WireLimits(max_header_bytes=150, max_headers=6, max_target_bytes=40, max_body_bytes=100)
@@ -180,7 +180,7 @@ def test_garbage_never_fails_and_is_read_one_way(runner: asyncio.Runner, data: b
     assert out == b"" or out.startswith(b"HTTP/1.1 ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(requests(), st.integers(0, 10_000), st.sampled_from([b"\0", b"\n", b"\r", b" ", b":", b"\t", b"x", b""]), CUTS)
 def test_one_changed_byte_is_read_one_way(
     runner: asyncio.Runner, data: bytes, where: int, byte: bytes, at: list[int]

@@ -19,16 +19,16 @@ class Stopwatch:
 
 
 def test_a_silent_client_is_closed(serve: Any) -> None:
-    served = serve(header_timeout_s=0.4)
+    served = serve(header_timeout_s=0.25)
     client = served.connect()
     with Stopwatch() as watch:
         assert client.closed()
-    assert 0.35 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 1.5
 
 
 @pytest.mark.parametrize("first", [b"G", GET[:-2]])
 def test_a_half_head_is_a_408(serve: Any, first: bytes) -> None:
-    served = serve(header_timeout_s=0.4)
+    served = serve(header_timeout_s=0.25)
     client = served.connect()
     client.send(GET)
     assert client.response().status == 200
@@ -60,7 +60,7 @@ def ready(client: Any) -> list[Any]:
 
 @pytest.mark.parametrize("head", [POST % 10, POST % 100_000, GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"])
 def test_a_stalled_body_is_a_408(serve: Any, head: bytes) -> None:
-    served = serve(body_timeout_s=0.4)
+    served = serve(body_timeout_s=0.25)
     told = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -78,7 +78,7 @@ def test_a_stalled_body_is_a_408(serve: Any, head: bytes) -> None:
 
 def test_a_dripping_body_is_a_408(serve: Any) -> None:
     """Each byte comes in time, but the rate is below the least."""
-    served = serve(body_timeout_s=0.4, min_body_rate=1_000)
+    served = serve(body_timeout_s=0.25, min_body_rate=1_000)
     client = served.connect()
     client.send(POST % 1_000)
     with Stopwatch() as watch:
@@ -86,7 +86,7 @@ def test_a_dripping_body_is_a_408(serve: Any) -> None:
             client.send(b"x")
             time.sleep(0.05)
         assert client.response().status == 408
-    assert 0.3 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 1.5
     assert served.calls == []
 
 
@@ -124,12 +124,12 @@ def test_no_timeout_runs_while_the_app_does_not_read(serve: Any) -> None:
 
 
 def test_an_idle_connection_is_closed(serve: Any) -> None:
-    served = serve(keep_alive_s=0.4)
+    served = serve(keep_alive_s=0.25)
     client = served.connect()
     client.send(GET).response()
     with Stopwatch() as watch:
         assert client.closed()
-    assert 0.3 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 1.5
 
 
 def test_a_slow_app_is_not_timed_out(serve: Any) -> None:
@@ -181,7 +181,7 @@ def test_a_slow_reader_is_not_dropped(serve: Any) -> None:
     served.app = flood = Flood()
     client = served.connect()
     client.send(GET)
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 1.0
     while time.monotonic() < end:
         assert client.socket.recv(400_000)
         time.sleep(0.05)
