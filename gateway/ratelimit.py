@@ -28,19 +28,21 @@ def headers(dialect: Dialect, levels: Iterable[tuple[Limit, Level]], wall_ns: in
     """
     tightest: dict[str, tuple[int, Limit, Level]] = {}
     for limit, level in levels:
-        if limit.header:
+        family = limit.header
+        if family:
             remaining = level.remaining
-            found = tightest.get(limit.header)
-            if found is None or remaining < found[0]:
-                tightest[limit.header] = (remaining, limit, level)
-    names = _ANTHROPIC if dialect == "anthropic" else _OPENAI
+            if family not in tightest or remaining < tightest[family][0]:
+                tightest[family] = remaining, limit, level
     drawn: list[Header] = []
+    names = _ANTHROPIC if dialect == "anthropic" else _OPENAI
     for family, (remaining, limit, level) in tightest.items():
         name_limit, name_remaining, name_reset = names[family]
-        reset = timestamp(wall_ns + level.reset_ns) if dialect == "anthropic" else duration(level.reset_ns)
-        drawn.append((name_limit, _number(limit.capacity)))
-        drawn.append((name_remaining, b"%d" % remaining if remaining > 0 else b"0"))
-        drawn.append((name_reset, reset))
+        reset = timestamp(wall_ns + level.reset_ns) if names is _ANTHROPIC else duration(level.reset_ns)
+        drawn += (
+            (name_limit, _number(limit.capacity)),
+            (name_remaining, b"%d" % remaining if remaining > 0 else b"0"),
+            (name_reset, reset),
+        )
     return drawn
 
 

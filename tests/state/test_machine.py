@@ -2,7 +2,8 @@
 
 The model keeps no clever structure: it replays all that was admitted, each call at the time of its admission with what
 it truly used (what is held counts whole), and what was used above the reservation when it was settled.
-TIDEGATE_EXAMPLES sets the number of examples (300; the proof runs 10,000).
+TIDEGATE_EXAMPLES sets the number of examples (300; the proof runs 10,000). A failure is only made smaller where
+TIDEGATE_SHRINK is set, since that takes minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
