@@ -53,7 +53,8 @@ with other AI gateways as well; then `scripts/plot_bench.py` writes this page.
   (wrk for requests, a C program for streams) and the harness share the other one.
 - Processor time is that of the whole process tree, user and kernel, over a window inside the load, divided by what came
   through in that window. Each figure is the median over rounds in which the systems take turns, with the least and the
-  most beside it. Where a program other than the system used more than 5 % of its core, the window is measured again.
+  most beside it. Where a program other than the system used more than 5 % of its core, a headline window is
+  measured again.
 - Requests carry the headers that the OpenAI SDK sends. No two chunks of a stream are alike. A stream counts only if
   every chunk came once and in order, then the end marker, then the proper end of the message.
 - In front of ours every policy runs: before the measuring, one curl shows it by what comes back; after it, the ledger

@@ -13,7 +13,7 @@ PACE_S = 0.005  # between two chunks of a paced stream
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of load at one concurrency. `spread_us` sets the streams' beginnings apart."""
+    """One kind of load at one concurrency. `spread_us` sets the streams' beginnings apart (see `paced`)."""
 
     name: str
     model: str
@@ -21,6 +21,11 @@ class Case:
     size: int = SMALL
     spread_us: int = 0
     headline: bool = False  # goes into build/bench.json, and is measured longer
+
+    @property
+    def begun_s(self) -> float:
+        """Until all have begun."""
+        return self.width * self.spread_us / 1e6
 
     @property
     def streams(self) -> bool:
@@ -34,8 +39,18 @@ def _plain(label: str, size: int) -> list[Case]:
     ]
 
 
+def paced(chunks: int, width: int) -> Case:
+    """Paced streams that neither begin together nor have their chunks in one moment.
+
+    They begin a `width`th of a stream's length apart, and a `width`th of the pace more: so beginnings are spread over
+    the whole length, and the chunks of all over the pace.
+    """
+    apart_s = chunks * PACE_S / width + PACE_S / width
+    return Case("paced", f"bench-paced-{chunks}", width, spread_us=round(apart_s * 1e6), headline=True)
+
+
 SMALL_32 = Case("1.2 KB c=32", "bench-plain", 32, headline=True)
-PACED = Case("paced", "bench-paced-200", STREAMS, spread_us=int(PACE_S / STREAMS * 1e6), headline=True)
+PACED = paced(200, STREAMS)
 BURST = Case("burst", "bench-burst-1000", STREAMS, headline=True)
 ALL = (*_plain("1.2 KB", SMALL), *_plain("38 KB", LARGE), PACED, BURST)
 
@@ -46,13 +61,13 @@ class Plan:
 
     rounds: int = 3
     warm_s: float = 0.4
-    window_s: float = 1.0
-    headline_s: float = 2.0
+    window_s: float = 0.6
+    headline_s: float = 1.5
     starts: int = 3  # cold starts timed
     soak_requests: int = 100_000
     clients: tuple[int, int] = (10, 10_000)
-    client_rounds: int = 5
-    retries: int = 0  # of a sample that was disturbed
+    client_rounds: int = 4
+    retries: int = 0  # of a headline sample that was disturbed
     cases: tuple[Case, ...] = field(default=ALL)
 
     def window(self, case: Case) -> float:
@@ -65,5 +80,5 @@ LONG = Plan(
 )
 
 # Whether the harness works, not how fast anything is: streams short enough that each connection has a second one.
-_TINY_STREAMS = (Case("paced", "bench-paced-20", 4, spread_us=1250), Case("burst", "bench-burst-100", 4))
+_TINY_STREAMS = (paced(20, 4), Case("burst", "bench-burst-100", 4))
 TINY = Plan(1, 0.1, 0.2, 0.3, 1, 2_000, (2, 20), 1, cases=(SMALL_32, *_TINY_STREAMS))

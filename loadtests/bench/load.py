@@ -49,6 +49,7 @@ class Load:
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, target: Target, case: Case, warm_s: float, window_s: float) -> Sample:
+        warm_s += case.begun_s
         longest_s = warm_s + window_s + 10
         if case.streams:
             generator = generators.streams(target, case, self.folder, self.programs, longest_s)

@@ -100,9 +100,9 @@ class Run:
             say(f"round {number} of {self.plan.rounds} done")
 
     def _quietest(self, load: Load, target: Target, case: Case) -> Sample:
-        """A sample; taken again, up to twice, if other programs used the system's core meanwhile."""
+        """A sample; of a headline case, taken again if other programs used the system's core meanwhile."""
         best = load.run(target, case, self.plan.warm_s, self.plan.window(case))
-        for _ in range(self.plan.retries):
+        for _ in range(self.plan.retries if case.headline else 0):
             if best.figures["foreign"] <= NOISY or target.load_core == machine.SYSTEM_CORE:
                 break
             again = load.run(target, case, self.plan.warm_s, self.plan.window(case))
