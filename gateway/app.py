@@ -25,9 +25,11 @@ from gateway.metrics import Metrics
 from gateway.objects import ObjectWall
 from gateway.prices import Prices
 from gateway.proxy import Proxy
+from gateway.rebuild import rebuild
 from gateway.records.keys import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
+from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store
 
@@ -77,7 +79,8 @@ class Gateway:
         self._opened.push_async_callback(self.records.aclose)
         self.directory = Directory(self.records.pepper, self.clock)
         self.records.attach(self.directory)
-        self.store = MemoryStore(self.clock)
+        self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
+        await self.store.start()
         self._opened.push_async_callback(self.store.aclose)
         self._opened.push_async_callback(self._close_demo)
         self._opened.push_async_callback(self._close_clients)
@@ -85,6 +88,7 @@ class Gateway:
         self._live = await self._build(settings)
         self.first_keys = await self.records.keys.first_keys()
         await self._people(settings)
+        await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
         self.socket = AdminSocket(Path(server.data_dir), self._verbs())
         await self.socket.start()
         self._opened.push_async_callback(self.socket.aclose)
@@ -137,12 +141,17 @@ class Gateway:
         """Reads the configuration anew and swaps; an invalid one raises ConfigError and leaves the old one live."""
         from gateway.config import changes, effective, load, needs_restart
 
-        loaded = load(self.loaded.path, self.loaded.flags, self._env)
+        # In a thread: ten thousand clients take over a second to read.
+        loaded = await asyncio.to_thread(load, self.loaded.path, self.loaded.flags, self._env)
         settings = effective(loaded.settings, self._env)
         changed = changes(effective(self.loaded.settings, self._env), settings)
         before = self._live, dict(self._clients)
-        live = await self._build(settings)
-        await self._people(settings)
+        try:
+            live = await self._build(settings)
+            await self._people(settings)
+        except BaseException:
+            self._clients = before[1]
+            raise
         self._live, self.loaded = live, loaded
         kept = {id(client) for _, client in self._clients.values()}
         unused = [client for _, client in before[1].values() if id(client) not in kept]
@@ -155,6 +164,7 @@ class Gateway:
 
         if settings.demo:
             settings = at_demo(settings, await self._demo_origin())
+        self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
         live, self._clients = assemble(settings, self, self._clients)
         return live

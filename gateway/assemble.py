@@ -34,15 +34,15 @@ Clients = dict[str, tuple[object, UpstreamClient]]
 def assemble(settings: Settings, gate: Gate, clients: Clients) -> tuple[Live, Clients]:
     """Builds what depends on the configuration. `clients` are those in use; gives those of the new configuration."""
     kept: Clients = {}
-    providers = {
-        name: _provider(name, one, one.kind, clients, kept) for name, one in settings.providers.items()
-    }
+    providers = {name: _provider(name, one, one.kind, clients, kept) for name, one in settings.providers.items()}
     workers = {name: _provider(name, one, "http", clients, kept, "worker:") for name, one in settings.workers.items()}
     prices = gate.prices
     everything = Providers(providers, workers)
     catalog = Catalog(
         (_entry(name, model, providers, prices) for name, model in settings.models.items()),
-        reprice=lambda target: replace(target, quote=_quote(prices, target.provider, target.model, target.upstream_model)),
+        reprice=lambda target: replace(
+            target, quote=_quote(prices, target.provider, target.model, target.upstream_model)
+        ),
     )
     resolver = Resolver(catalog, everything, dict(KINDS), prices)
     pipeline = Pipeline(policies(settings, gate), gate.store, gate.metrics)
@@ -157,9 +157,7 @@ def _client(one: EndpointSettings, timeouts: Timeouts) -> UpstreamClient:
     if one.client == "httpx":
         from gateway.upstream.httpx import HttpxClient
 
-        return HttpxClient(
-            one.base_url, timeouts, max_connections=most, ssl_context=context, trust_env=one.trust_env
-        )
+        return HttpxClient(one.base_url, timeouts, max_connections=most, ssl_context=context, trust_env=one.trust_env)
     from gateway.upstream.native import NativeClient
 
     return NativeClient(one.base_url, timeouts, max_connections=most, ssl_context=context)

@@ -17,9 +17,7 @@ from gateway.usage import Usage
 class Concluder:
     """Ends calls. Everything here runs without waiting, so that a cancelled call is concluded like any other."""
 
-    def __init__(
-        self, ledger: Ledger, store: Store, metrics: Metrics, log: CallLog, clock: Clock
-    ) -> None:
+    def __init__(self, ledger: Ledger, store: Store, metrics: Metrics, log: CallLog, clock: Clock) -> None:
         self._ledger = ledger
         self._store = store
         self._log = log
@@ -28,9 +26,13 @@ class Concluder:
         self._calls = metrics.counter(
             "tidegate_calls_total", "Calls by how they ended.", ("route", "provider", "outcome", "status", "fault")
         )
-        self._tokens = metrics.counter("tidegate_tokens_total", "Tokens that were billed.", ("provider", "model", "type"))
+        self._tokens = metrics.counter(
+            "tidegate_tokens_total", "Tokens that were billed.", ("provider", "model", "type")
+        )
         self._cost = metrics.counter("tidegate_cost_picodollars_total", "Cost at providers.", ("provider", "model"))
-        self._seconds = metrics.histogram("tidegate_call_duration_seconds", "Calls from first to last byte.", ("route",))
+        self._seconds = metrics.histogram(
+            "tidegate_call_duration_seconds", "Calls from first to last byte.", ("route",)
+        )
         self._first_byte = metrics.histogram(
             "tidegate_upstream_first_byte_seconds", "From sending a request to the head of its reply.", ("provider",)
         )

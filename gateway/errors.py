@@ -26,6 +26,9 @@ An error is drawn once, by `render`, in the dialect of the caller. `fault` says 
 Body shapes: ../docs/errors.md; sources: the providers' own API references.
 """
 
+# The words a caller reads in a log (BadRequest, RateLimited) say more without "Error" behind each.
+# ruff: noqa: N818
+
 from __future__ import annotations
 
 import math

@@ -47,7 +47,8 @@ def disguised(call: Call, provider: str, status: int, content_type: bytes, verdi
         return None  # a worker's answers are its own
     if status in (401, 407):
         return BadUpstream(
-            f"Provider '{provider}' refused the gateway's own credential ({status}). The operator must check its api_key.",
+            f"Provider '{provider}' refused the gateway's own credential ({status}). "
+            "The operator must check its api_key.",
             code="provider_credential_refused",
             should_retry=False,
         )

@@ -58,9 +58,7 @@ class Attempt:
 class Forwarder:
     """Sends calls upstream. `conclude` settles and records a call; `decorate` gives an answer our headers."""
 
-    def __init__(
-        self, ledger: Ledger, wall: ObjectWall, clock: Clock, conclude: Conclude, decorate: Decorate
-    ) -> None:
+    def __init__(self, ledger: Ledger, wall: ObjectWall, clock: Clock, conclude: Conclude, decorate: Decorate) -> None:
         self._ledger = ledger
         self._wall = wall
         self._now_ns = clock.now_ns
@@ -128,7 +126,7 @@ class Forwarder:
         body: bytes | AsyncIterator[bytes] | None = outgoing.chunks
         if body is None and call.body is not None:
             body = kind.body_for(call, attempt.target)
-        headers = outgoing.headers + provider.sent_headers
+        headers = outgoing.headers + provider.sent_headers + kind.extra_headers(call)
         if provider.demo:  # lets tests compare the fake provider's own log with the ledger
             headers.append((b"x-tidegate-attempt", attempt.row.id.encode()))
         request = UpstreamRequest(
@@ -275,10 +273,14 @@ class Forwarder:
         """Prices and closes the attempt, and concludes the call with it."""
         row = attempt.row
         self._charge(row, attempt.target, usage)
-        if call.route.objects and attempt.meter is not None:
+        lists = call.method == "GET" and not call.object_id  # what others made is named there too
+        made = attempt.meter.object_ids if attempt.meter is not None and not lists else ()
+        if made or call.object_id:
             deleted = good and call.method == "DELETE"
-            self._wall.learn(call, attempt.meter.object_id, attempt.target.provider.name, deleted)
-        self._close(attempt, kind, code or (error.code if error is not None else "client_gone" if kind == "gone" else ""))
+            self._wall.learn(call, made, attempt.target.provider.name, deleted)
+        self._close(
+            attempt, kind, code or (error.code if error is not None else "client_gone" if kind == "gone" else "")
+        )
         outcome = Outcome(
             kind,
             row.status or (error.status if error is not None else 0),

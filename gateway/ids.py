@@ -15,5 +15,7 @@ class Ids:
         """An id that carries this time in milliseconds."""
         ms = wall_ns // 1_000_000 & 0xFFFFFFFFFFFF
         bits = self._bits(74)
-        value = f"{(ms << 80) | 0x7000_8000_0000_0000_0000 | ((bits >> 62) << 64) | (bits & 0x3FFF_FFFF_FFFF_FFFF):032x}"
+        value = (
+            f"{(ms << 80) | 0x7000_8000_0000_0000_0000 | ((bits >> 62) << 64) | (bits & 0x3FFF_FFFF_FFFF_FFFF):032x}"
+        )
         return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"

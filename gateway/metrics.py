@@ -15,7 +15,26 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 
 #: Seconds; from a fast embedding to a long completion.
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
 
 #: More different label sets than this are counted under "other": a client must not be able to fill our memory.
 MAX_SERIES = 2000

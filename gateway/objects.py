@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -33,10 +34,11 @@ class ObjectWall:
             holder = holder or owner.provider
         return holder
 
-    def learn(self, call: Call, made: str, provider: str, deleted: bool) -> None:
-        """From a reply: an object that it made belongs to the caller's org, one that was deleted to nobody."""
-        if made and made != call.object_id:
-            self._objects.add(made, call.client.org, call.client.id, provider, call.route.objects)
+    def learn(self, call: Call, made: Iterable[str], provider: str, deleted: bool) -> None:
+        """From a reply: objects that it made belong to the caller's org, one that was deleted to nobody."""
+        for one in made:
+            if one != call.object_id:
+                self._objects.add(one, call.client.org, call.client.id, provider, call.route.objects)
         if deleted and call.object_id:
             self._objects.discard(call.object_id)
 
@@ -67,4 +69,3 @@ class ObjectWall:
 
 def _has_digit(text: str) -> bool:
     return any(character.isdigit() for character in text)
-

@@ -53,7 +53,9 @@ class Pages:
     async def health(self, request: Request) -> Response:
         """Each component by name; 200 as long as the process can say so."""
         reasons = self._reasons()
-        components = {part: {"status": "degraded" if found else "ok", "reasons": found} for part, found in reasons.items()}
+        components = {
+            part: {"status": "degraded" if found else "ok", "reasons": found} for part, found in reasons.items()
+        }
         status = "degraded" if any(reasons.values()) else "ok"
         return JSONResponse({"status": status, "version": __version__, "components": components})
 
@@ -73,6 +75,8 @@ class Pages:
         secret = authorization.removeprefix("Bearer ").strip() or request.headers.get("x-api-key", "")
         found = self._directory.find(secret.encode()) if secret else None
         if found is None:
-            raise InvalidKey("The metrics page needs a key with role viewer, service or admin (or metrics_public = true).")
+            raise InvalidKey(
+                "The metrics page needs a key with role viewer, service or admin (or metrics_public = true)."
+            )
         if found[0].role == "client":
             raise Forbidden("The metrics page needs a key with role viewer, service or admin; this one is a client's.")

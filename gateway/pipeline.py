@@ -1,8 +1,8 @@
 """Admissions in order, one reservation, settlements in reverse; each policy timed.
 
-    greet    policies that need no body (identity): refuse strangers before their bytes are read
-    admit    the other policies, then the one store call for every need that was declared
-    settle   what follows each `yield`, in reverse, exactly once; then one store call for all that is held
+greet    policies that need no body (identity): refuse strangers before their bytes are read
+admit    the other policies, then the one store call for every need that was declared
+settle   what follows each `yield`, in reverse, exactly once; then one store call for all that is held
 """
 
 from __future__ import annotations
@@ -29,7 +29,17 @@ HOLD_TTL_S = 900.0
 class Step:
     """One policy in its place: how it is applied was decided at start-up."""
 
-    __slots__ = ("apply", "calls", "fail_open", "is_coroutine", "is_generator", "name", "nanoseconds", "observe", "policy")
+    __slots__ = (
+        "apply",
+        "calls",
+        "fail_open",
+        "is_coroutine",
+        "is_generator",
+        "name",
+        "nanoseconds",
+        "observe",
+        "policy",
+    )
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -229,7 +239,9 @@ class Pipeline:
         )
         return need.lacking.error(message, policy=need.policy, retry_after_s=longest)
 
-    async def _conclude(self, step: Step, generator: AsyncGenerator[None, Outcome], outcome: Outcome, call: Call) -> None:
+    async def _conclude(
+        self, step: Step, generator: AsyncGenerator[None, Outcome], outcome: Outcome, call: Call
+    ) -> None:
         try:
             await generator.asend(outcome)
         except StopAsyncIteration:
@@ -263,4 +275,3 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "a while"
     return f"{seconds:.3g} s" if seconds < 60 else f"{seconds / 60:.1f} min"
-

@@ -130,7 +130,7 @@ class Proxy:
         peeked = await self._read(call, match, inbound, live)
         if inbound.ended:
             leaving.watch()
-        if call.json is not None:
+        if call.json is not None or (peeked is None and not call.facts.unbounded):
             call.facts = live.resolver.kind(call.dialect).facts(match.route, call.json, call.body or b"")
         holder = await self._wall.check(call, match) if match.route.objects else ""
         if match.route.name != "models":
@@ -175,9 +175,7 @@ class Proxy:
         call.facts.stream = peeked.fields.get("stream", "").lower() == "true"
         return peeked
 
-    def _outgoing(
-        self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None
-    ) -> Outgoing:
+    def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None) -> Outgoing:
         target = call.targets[0]
         rules = target.provider.request_rules
         origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))

@@ -24,7 +24,9 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8080"
 
 
 def demo(
-    address: Annotated[str, typer.Option(help="Where your own gateway listens; used in the lines printed.")] = DEFAULT_ADDRESS,
+    address: Annotated[
+        str, typer.Option(help="Where your own gateway listens; used in the lines printed.")
+    ] = DEFAULT_ADDRESS,
     as_json: Annotated[bool, typer.Option("--json", help="Print what happened as JSON.")] = False,
 ) -> None:
     """Send a plain, a streamed, an Anthropic and a refused call through a gateway with the fake provider."""
@@ -61,7 +63,7 @@ async def _demo() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         )
         serving = asyncio.ensure_future(server.serve())
         try:
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
                 await asyncio.sleep(0.005)
             port = server.servers[0].sockets[0].getsockname()[1]
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
@@ -87,7 +89,9 @@ async def _calls(client: httpx2.AsyncClient, key: str) -> list[dict[str, Any]]:
     ]
 
 
-async def _plain(client: httpx2.AsyncClient, what: str, path: str, headers: dict[str, str], body: Any) -> dict[str, Any]:
+async def _plain(
+    client: httpx2.AsyncClient, what: str, path: str, headers: dict[str, str], body: Any
+) -> dict[str, Any]:
     began = time.perf_counter()
     answer = await client.post(path, headers=headers, json=body)
     page = answer.json()
@@ -140,20 +144,31 @@ def _print(steps: list[dict[str, Any]], usage: list[dict[str, Any]], address: st
     console.print("\n[bold]What the ledger has[/]")
     for row in usage:
         tokens = f"{row['input_tokens']} tokens in, {row['output_tokens']} out"
-        console.print(f"   {row['model']}  {row['calls']} calls, {row['refused']} refused  {tokens}  ${row['cost_usd']}")
+        console.print(
+            f"   {row['model']}  {row['calls']} calls, {row['refused']} refused  {tokens}  ${row['cost_usd']}"
+        )
     _lines(console, address)
 
 
 def _lines(console: Console, address: str) -> None:
-    console.print(f"\n[bold]Your own clients[/] (start the gateway with [cyan]tidegate serve[/]; KEY is its client key)")
+    console.print("\n[bold]Your own clients[/] (start the gateway with [cyan]tidegate serve[/]; KEY is its client key)")
     console.print("\n[dim]# OpenAI SDK[/]")
-    console.print(f'from openai import OpenAI\nclient = OpenAI(base_url="{address}/v1", api_key="KEY")', markup=False, soft_wrap=True)
+    console.print(
+        f'from openai import OpenAI\nclient = OpenAI(base_url="{address}/v1", api_key="KEY")',
+        markup=False,
+        soft_wrap=True,
+    )
     console.print("\n[dim]# Anthropic SDK[/]")
-    console.print(f'from anthropic import Anthropic\nclient = Anthropic(base_url="{address}", api_key="KEY")', markup=False, soft_wrap=True)
+    console.print(
+        f'from anthropic import Anthropic\nclient = Anthropic(base_url="{address}", api_key="KEY")',
+        markup=False,
+        soft_wrap=True,
+    )
     console.print("\n[dim]# curl[/]")
     body = '{"model": "demo-small", "messages": [{"role": "user", "content": "Hello"}]}'
     console.print(
         f"curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' \\\n"
         f"  -H 'Content-Type: application/json' -d '{body}'",
-        markup=False, soft_wrap=True,
+        markup=False,
+        soft_wrap=True,
     )

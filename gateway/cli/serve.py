@@ -91,7 +91,7 @@ async def _serve(loaded: Loaded) -> int:
         _on_hangup(gateway)
         watcher = asyncio.ensure_future(_watch(gateway)) if loaded.settings.server.watch else None
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.005)
         if server.started:
             banner(gateway, listener.getsockname())
@@ -215,7 +215,9 @@ def banner(gateway: Gateway, address: tuple[Any, ...]) -> None:
         f"  Data                {gateway.loaded.settings.server.data_dir}",
     ]
     if gateway.demo:
-        lines.append("  Provider            FAKE: no provider key found, models demo-small and demo-large answer offline")
+        lines.append(
+            "  Provider            FAKE: no provider key found, models demo-small and demo-large answer offline"
+        )
     keys = gateway.first_keys
     if keys is not None and keys.path:
         lines.append(f"  First keys          written to {keys.path} (readable by you only; move them and delete it)")

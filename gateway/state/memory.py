@@ -87,19 +87,24 @@ class MemoryStore(Store):
         find = self._known.get
         states: list[Any] = []
         taken: list[Any] = []
-        for limit, amount in wants:
-            state = find(limit)
-            if state is None:
-                state = self._state(limit, now)
-            if amount < 0:
-                self._undo(wants, states, taken, now)
-                raise ValueError(f"{limit.key}: an amount of {amount}")
-            took = state.take(amount, now)
-            if took is None:
-                self._undo(wants, states, taken, now)
-                return self._refuse(wants, now)
-            states.append(state)
-            taken.append(took)
+        try:
+            for limit, amount in wants:
+                state = find(limit)
+                if state is None:
+                    state = self._state(limit, now)
+                if amount < 0:
+                    raise ValueError(f"{limit.key}: an amount of {amount}")
+                took = state.take(amount, now)
+                if took is None:
+                    break
+                states.append(state)
+                taken.append(took)
+        except BaseException:
+            self._undo(wants, states, taken, now)
+            raise
+        if len(taken) < len(wants):
+            self._undo(wants, states, taken, now)
+            return self._refuse(wants, now)
         expires = now + ns_of(ttl_s)
         held = self._holds.get(hold)
         if held is None:

@@ -55,7 +55,9 @@ class Example:
 
 EXAMPLES = [
     Example(route, method, number)
-    for number, (route, method) in enumerate((route, method) for route in DATA_ROUTES for method in sorted(route.methods))
+    for number, (route, method) in enumerate(
+        (route, method) for route in DATA_ROUTES for method in sorted(route.methods)
+    )
 ]
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: keys made and ended while running, scopes, the wall between orgs, secrets that stay where they are."""
+"""Who may do what: keys that come and go while it runs, scopes, the wall between orgs, secrets that stay put."""
 
 from __future__ import annotations
 
@@ -74,7 +74,11 @@ def test_secrets_are_kept_as_hashes_only(server: Any) -> None:
 
 
 def test_both_header_forms_and_disagreement(server: Any) -> None:
-    for headers in ({"authorization": "Bearer tg-narrow"}, {"x_api_key": "tg-narrow"}, {"authorization": "bearer tg-narrow"}):
+    for headers in (
+        {"authorization": "Bearer tg-narrow"},
+        {"x_api_key": "tg-narrow"},
+        {"authorization": "bearer tg-narrow"},
+    ):
         assert server.request("POST", "/v1/chat/completions", CHAT, key=None, **headers)[0] == 200
     status, _, body = server.request("POST", "/v1/chat/completions", CHAT, key="tg-narrow", x_api_key="tg-rival")
     assert status == 401
@@ -111,7 +115,9 @@ def test_the_wall_between_orgs(server: Any) -> None:
     follow = {"model": "demo-small", "input": "y", "previous_response_id": made["id"]}
     assert server.request("POST", "/v1/responses", follow, key="tg-narrow")[0] == 404
     assert server.request("POST", "/v1/responses", follow, key="tg-friend")[0] == 200
-    streamed = server.request("POST", "/v1/responses", {"model": "demo-small", "input": "x", "stream": True}, key="tg-rival")
+    streamed = server.request(
+        "POST", "/v1/responses", {"model": "demo-small", "input": "x", "stream": True}, key="tg-rival"
+    )
     stream_id = json.loads(streamed[2].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
     assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-rival")[0] == 200
     assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-narrow")[0] == 404

@@ -102,9 +102,7 @@ def test_files_and_batches(openai: OpenAI) -> None:
     assert made.id in [file.id for file in openai.files.list()]
     assert openai.files.retrieve(made.id).id == made.id
     assert openai.files.content(made.id).read()
-    batch = openai.batches.create(
-        input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h"
-    )
+    batch = openai.batches.create(input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h")
     assert batch.id in [one.id for one in openai.batches.list()]
     assert openai.batches.cancel(batch.id).id == batch.id
     assert openai.files.delete(made.id).deleted

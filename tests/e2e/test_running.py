@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+SERVE = (sys.executable, "-m", "gateway", "serve", "--listen")
 CHAT = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -159,7 +160,9 @@ targets = ["demo/demo-small"]
     results: list[Any] = []
 
     def call() -> None:
-        results.append(server.request("POST", "/v1/chat/completions", {**CHAT, "stream": True}, x_fake="chunks=20; chunk_ms=60"))
+        results.append(
+            server.request("POST", "/v1/chat/completions", {**CHAT, "stream": True}, x_fake="chunks=20; chunk_ms=60")
+        )
 
     thread = threading.Thread(target=call)
     thread.start()
@@ -206,7 +209,7 @@ def test_demo_command() -> None:
 
 def test_port_in_use_is_a_sentence(gateway: Any, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "serve", "--listen", f"127.0.0.1:{gateway.port}", "--data-dir", str(tmp_path)],
+        [*SERVE, f"127.0.0.1:{gateway.port}", "--data-dir", str(tmp_path)],
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert done.returncode == 1
@@ -216,7 +219,7 @@ def test_port_in_use_is_a_sentence(gateway: Any, tmp_path: Path) -> None:
 
 def test_two_on_one_data_directory(gateway: Any) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "serve", "--listen", "127.0.0.1:0", "--data-dir", str(gateway.folder / "data")],
+        [*SERVE, "127.0.0.1:0", "--data-dir", str(gateway.folder / "data")],
         capture_output=True, text=True, timeout=30, env=gateway.env,
     )  # fmt: skip
     assert done.returncode == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -20,8 +20,14 @@ kind = "openai"
 base_url = "{base_url}"
 api_key = "upstream"
 max_concurrent = 600
+[providers.messages]
+kind = "anthropic"
+base_url = "{origin}"
+api_key = "upstream"
 [models.metered]
 targets = ["fake/demo-small"]
+[models.claude]
+targets = ["messages/demo-small"]
 [prices.metered]
 input = 0
 output = 10
@@ -50,7 +56,7 @@ async def stats(provider: DemoServer) -> dict[str, Any]:
 
 
 async def test_500_simultaneous_calls_on_a_budget_of_ten(start: Callable[..., Any], provider: DemoServer) -> None:
-    config = CONFIG.format(base_url=f"{provider.base_url}/v1", requests="100000/minute")
+    config = CONFIG.format(base_url=f"{provider.base_url}/v1", origin=provider.base_url, requests="100000/minute")
     gateway = await asyncio.to_thread(start, config)
     limits = httpx2.Limits(max_connections=500)
     async with httpx2.AsyncClient(base_url=gateway.address, headers=HEADERS, limits=limits, timeout=60) as client:
@@ -69,12 +75,13 @@ async def test_500_simultaneous_calls_on_a_budget_of_ten(start: Callable[..., An
 async def test_a_refusal_by_quota_has_every_header_in_both_dialects(
     start: Callable[..., Any], provider: DemoServer
 ) -> None:
-    config = CONFIG.format(base_url=f"{provider.base_url}/v1", requests="1/minute")
+    config = CONFIG.format(base_url=f"{provider.base_url}/v1", origin=provider.base_url, requests="1/minute")
     gateway = await asyncio.to_thread(start, config)
     async with httpx2.AsyncClient(base_url=gateway.address, headers=HEADERS) as client:
         served = await client.post("/v1/chat/completions", json=BODY)
         refused = await client.post("/v1/chat/completions", json=BODY)
-        other = await client.post("/v1/messages", json=BODY, headers={"anthropic-version": "2023-06-01"})
+        message = {**BODY, "model": "claude"}
+        other = await client.post("/v1/messages", json=message, headers={"anthropic-version": "2023-06-01"})
     assert served.headers["x-ratelimit-remaining-requests"] == "0"
     assert int(served.headers["x-ratelimit-remaining-tokens"]) < 1_000_000
     assert refused.status_code == 429
@@ -85,4 +92,10 @@ async def test_a_refusal_by_quota_has_every_header_in_both_dialects(
     for family in ("requests", "tokens"):
         for part in ("limit", "remaining", "reset"):
             assert refused.headers[f"x-ratelimit-{part}-{family}"]
-    assert other.status_code in (404, 429), json.dumps(other.json())
+    assert other.status_code == 429
+    assert other.json()["error"]["type"] == "rate_limit_error"
+    assert 0 < int(other.headers["retry-after"]) <= 60
+    for family in ("requests", "tokens"):
+        for part in ("limit", "remaining", "reset"):
+            assert other.headers[f"anthropic-ratelimit-{family}-{part}"]
+    assert datetime.fromisoformat(other.headers["anthropic-ratelimit-requests-reset"]) > datetime.now(UTC)

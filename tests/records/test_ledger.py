@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.records.journal import LedgerFull
@@ -240,7 +240,12 @@ MOMENTS = st.integers(0, 3 * DAY_NS).map(lambda offset: 1_790_000_000_000_000_00
 AMOUNTS = st.one_of(st.integers(0, 1000), st.integers(2**56, 2**57))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking opens a database for each try
+)
 @given(data=st.data())
 async def test_rollups_equal_the_rows_exactly(
     tmp_path_factory: pytest.TempPathFactory, rows: Any, small: Options, same_as_rows: Any, data: st.DataObject

@@ -102,6 +102,12 @@ async def test_refuses_a_negative_amount_and_holds_nothing(store: Store, limit: 
     assert await left(store, limit) == 10
 
 
+async def test_a_want_that_is_no_limit_leaves_nothing_held(store: Store) -> None:
+    with pytest.raises(Exception, match="Limit"):
+        await store.reserve("a", [(slots(), 2), (Limit("what", 3), 1)], TTL_S)
+    assert await left(store, slots()) == 2
+
+
 @by_kind
 async def test_a_want_of_nothing_is_granted_by_a_limit_that_is_empty(store: Store, limit: Limit) -> None:
     await take(store, "a", limit, 10)
