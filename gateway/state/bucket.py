@@ -152,21 +152,24 @@ class BucketState:
 
     def settle(self, chunk: Chunk, amount: int, used: int, now: int) -> None:
         """Ends a hold: gives back what was not used as far as there was room since, or charges what was used above."""
-        if used != amount:
-            self.advance(now)
-            if used > amount:
-                over = (used - amount) * self.per
-                self.room += over
-                self.loose += over
-        if chunk.forward is not None:
-            chunk = self._find(chunk)
         if used < amount:
+            self.advance(now)
+            if chunk.forward is not None:
+                chunk = self._find(chunk)
             back = (amount - used if used > 0 else amount) * self.per
             if back <= chunk.room:
                 chunk.room -= back
                 self.room -= back
             else:
                 chunk = self._refund(chunk, back)
+        else:
+            if used > amount:
+                self.advance(now)
+                over = (used - amount) * self.per
+                self.room += over
+                self.loose += over
+            if chunk.forward is not None:
+                chunk = self._find(chunk)
         owners = chunk.owners - 1
         if owners:
             chunk.owners = owners

@@ -66,6 +66,8 @@ class MemoryStore(Store):
         self._sweep_at = 0
         self._round_at = 0
         self._wake_at = 0  # the next sweep or expiry
+        self._ttl_s: float | None = None  # the last time to live that was asked for, mostly the same
+        self._ttl_ns = 0
         self.changed = False  # since the journal last looked
         if metrics is not None:
             metrics.gauge("tidegate_store_limits", "Limits in memory.", lambda: [((), len(self._states))])
@@ -105,7 +107,9 @@ class MemoryStore(Store):
         if len(taken) < len(wants):
             self._undo(wants, states, taken, now)
             return self._refuse(wants, now)
-        expires = now + ns_of(ttl_s)
+        if ttl_s != self._ttl_s:
+            self._ttl_s, self._ttl_ns = ttl_s, ns_of(ttl_s)
+        expires = now + self._ttl_ns
         held = self._holds.get(hold)
         if held is None:
             self._holds[hold] = Hold(expires, tuple(wants), states, taken)

@@ -57,7 +57,7 @@ def floats_of_money_files(tree: ast.Module) -> list[int]:
     seconds: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign | ast.arg):
-            name = node.arg if isinstance(node, ast.arg) else getattr(node.target, "id", "")
+            name = node.arg if isinstance(node, ast.arg) else min(names(node.target) - {"self"}, default="")
             if name.endswith("_s") and node.annotation is not None:
                 seconds |= set(ast.walk(node.annotation))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
