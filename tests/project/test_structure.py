@@ -44,7 +44,8 @@ def runtime_imports(tree: ast.Module, known: set[str]) -> set[str]:
 def test_no_import_cycle() -> None:
     trees = modules()
     graph = {
-        name: {one for one in runtime_imports(tree, set(trees)) if one in trees and one != name} for name, tree in trees.items()
+        name: {one for one in runtime_imports(tree, set(trees)) if one in trees and one != name}
+        for name, tree in trees.items()
     }
     done: set[str] = set()
 
