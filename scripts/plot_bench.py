@@ -79,7 +79,8 @@ with other AI gateways as well; then `scripts/plot_bench.py` writes this page.
 
 {goals}
 
-Measured on: {machine}.
+Measured on: {machine}. In {noise} windows other programs used more than 5 % of the system's core: the more of them, the
+less the figures are worth.
 """
 
 
@@ -104,6 +105,7 @@ def page(short: dict[str, Any], full: dict[str, Any]) -> str:
         streams=_cases(full, "chunks_per_s", ("chunks_per_s", "first_byte_ms", "first_byte_p99_ms")),
         own=_own(full),
         goals=_goals(full),
+        noise="{noisy} of {all}".format(**full["noisy_windows"]),
         machine=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in full["machine"].items()),
     )
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from loadtests.bench.cases import BURST, PACED, SMALL_32
-from loadtests.bench.load import Sample
+from loadtests.bench.load import NOISY, Sample
 
 DIRECT = "direct"  # no proxy: generator and responder both on the load's core
 CAPACITY = "capacity"  # no proxy: the generator on the system's core, so that the responder has its core alone
@@ -84,6 +84,11 @@ class Results:
             found[sample.target] = found.get(sample.target, 0) + sample.failed
         return found
 
+    def noise(self) -> tuple[int, int]:
+        """Windows on systems in which others used more than NOISY of the core, and all windows on systems."""
+        foreign = [sample.figures["foreign"] for sample in self.samples if sample.target in self.systems]
+        return sum(share > NOISY for share in foreign), len(foreign)
+
     def short(self) -> dict[str, dict[str, float | None]]:
         """The figures that are compared from release to release: medians at concurrency 32 and 1.2 KB."""
         return {name: self._headline(name) for name in self.systems}
@@ -104,6 +109,7 @@ class Results:
         return {
             "machine": self.machine,
             "plan": self.plan,
+            "noisy_windows": dict(zip(("noisy", "all"), self.noise(), strict=True)),
             "systems": {name: {**asdict(facts), "cases": self._cases(name)} for name, facts in self.systems.items()},
             "no_proxy": {name: self._cases(name) for name in (DIRECT, CAPACITY)},
             "soak": [{"requests": requests, "rss_mb": _rounded(mb)} for requests, mb in self.soak],

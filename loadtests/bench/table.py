@@ -64,11 +64,10 @@ def _own(results: Results) -> str:
 
 
 def _noise(results: Results) -> str:
-    foreign = [sample.figures["foreign"] for sample in results.samples if sample.target in results.systems]
-    noisy = sum(share > NOISY for share in foreign)
+    noisy, windows = results.noise()
     if not noisy:
         return ""
-    return f"NOISE: in {noisy} of {len(foreign)} windows others used more than {NOISY:.0%} of the system's core"
+    return f"NOISE: in {noisy} of {windows} windows others used more than {NOISY:.0%} of the system's core"
 
 
 def _proofs(results: Results) -> str:
