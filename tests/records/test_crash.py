@@ -33,10 +33,16 @@ def kill_at_random(folder: Path, log: Path, kills: int) -> None:
             crasher.stdin.write("go\n")
             crasher.stdin.flush()
             pid = int(crasher.stdout.readline())
-            # The first opening makes database and journal; later ones are killed in the middle of their recovery too.
-            time.sleep(0.6 if number == 0 else random.uniform(0.01, 0.2))
+            # One in four is killed while it opens, in the middle of the recovery of the one before.
+            opens = number % 4 > 0 or number == 0
+            if opens:
+                assert crasher.stdout.readline() == "open\n"
+            time.sleep(random.uniform(0, 0.15))
             os.kill(pid, signal.SIGKILL)
-            assert crasher.stdout.readline() == "ended\n"
+            line = crasher.stdout.readline()
+            if line == "open\n":  # just before the kill
+                line = crasher.stdout.readline()
+            assert line == "ended\n"
         crasher.stdin.close()
 
 
@@ -54,7 +60,7 @@ async def test_no_attempt_is_lost_or_doubled_over_random_kills(
             done[rest[0]] = int(rest[1])
         else:
             made.add(rest[0])
-    assert len(sent) > 50 * KILLS
+    assert len(sent) > 20 * KILLS
 
     records = await open_records(OPTIONS)
     found = {row[0]: row[1:] for row in look.all("SELECT id, outcome, cost_pusd, estimated FROM attempts")}
