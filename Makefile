@@ -17,7 +17,7 @@ demo:  ## set up and send a few calls through a gateway of its own
 
 test:  ## set up and run all tests (ARGS="-k name")
 	@scripts/setup dev
-	@scripts/setup system curl nginx
+	@scripts/setup system curl nginx wrk gcc
 	@$(PY) -m pytest $(ARGS)
 
 lint:  ## style, types, unused dependencies, Dockerfile
@@ -44,7 +44,7 @@ bench-peers:  ## the same, with other AI gateways beside us (long)
 
 twins:  ## apply each recorded mutation and expect its test to go red
 	@scripts/setup dev
-	@scripts/setup system curl nginx
+	@scripts/setup system curl nginx wrk gcc
 	@$(PY) scripts/twins.py $(ARGS)
 
 lock:  ## resolve pyproject.toml into the lock files

@@ -126,6 +126,7 @@ def _provider(
         request_rules=_ProviderRules(kind, one.pass_headers),
         response_rules=ResponseRules(kind),
         max_concurrent=one.max_concurrent,
+        body_limit=one.body_limit or 0,
         demo=bool(getattr(one, "demo", False)),
     )
     # What is metered has to be readable: upstream is always asked for the plain encoding.

@@ -135,6 +135,7 @@ class Proxy:
         holder = await self._wall.check(call, match) if match.route.objects else ""
         if match.route.name != "models":
             call.targets = live.resolver.targets(call, match, holder)
+            _check_size(call, inbound.length)
         await live.pipeline.admit(call)
         if call.reply is None and match.route.name == "models":
             call.answer(await self._models.reply(call, match, live))
@@ -217,6 +218,14 @@ class Proxy:
         headers = self._concluder.decorate(call, headers)
         headers.append((b"content-length", b"%d" % len(body)))
         await down.whole(status, headers, b"" if call.method == "HEAD" else body)
+
+
+def _check_size(call: Call, length: int | None) -> None:
+    """A provider or worker may take less than the server does."""
+    provider = call.targets[0].provider
+    size = len(call.body) if call.body is not None else length or 0
+    if provider.body_limit and size > provider.body_limit:
+        raise TooLarge(f"'{provider.name}' takes request bodies up to {provider.body_limit:,} bytes (its body_limit).")
 
 
 def _identity(call: Call) -> tuple[Header, ...]:

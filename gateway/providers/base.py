@@ -95,6 +95,7 @@ class Provider:
     request_rules: RequestRules = field(default_factory=lambda: RequestRules("http"))  # what may go up
     response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
     max_concurrent: int = 100
+    body_limit: int = 0  # bytes of a request; 0: the server's own limit only
     demo: bool = False  # the fake provider inside
     sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
 

@@ -24,6 +24,12 @@ kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
 [models.demo-small]
 targets = ["demo/demo-small", "claude/demo-small"]
+[providers.small]
+kind = "openai"
+base_url = "{origin}/v1"
+body_limit = "200 B"
+[models.small]
+targets = ["small/x"]
 [models.dead]
 targets = ["dead/x"]
 [models.saved]
@@ -100,6 +106,13 @@ def test_too_large_by_content_length(server: Any) -> None:
             b"content-type: application/json\r\ncontent-length: 99999999\r\n\r\n"
         )
         assert b" 413 " in client.recv(4096).split(b"\r\n")[0]
+
+
+def test_too_large_for_its_provider(server: Any) -> None:
+    assert chat(server, model="small")[0] == 200
+    status, _, body = chat(server, model="small", user="x" * 300)
+    assert status == 413
+    assert "small" in json.loads(body)["error"]["message"]
 
 
 def test_too_large_while_receiving(server: Any) -> None:
