@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import msgspec
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
+from gateway.records.adjustments import adjustments_table
 from gateway.records.rows import AttemptRow, CallRow, ObjectRow
 
 metadata = MetaData(
@@ -106,6 +107,8 @@ ledger_state = Table(
     Column("applied_seq", BigInteger, nullable=False),  # settlements up to here are rows
     Column("closed_seq", BigInteger, nullable=False),  # intents up to here are rows or settled
 )
+
+adjustments = adjustments_table(metadata)
 
 clients = Table(
     "clients",

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DatabaseError
 from gateway.clock import Clock
 from gateway.directory import Directory
 from gateway.events import Events
-from gateway.records import retention, verbs
+from gateway.records import retention, schema, verbs
+from gateway.records.adjustments import AdjustmentRows
 from gateway.records.database import Database, Lock, RecordsError, reason_of
 from gateway.records.durability import Durable
 from gateway.records.frames import Geometry
@@ -47,6 +48,7 @@ class Records:
     objects: Objects
     keys: Keys
     queries: Queries
+    adjustments: AdjustmentRows
     pepper: bytes
     recovered: Recovered  # what the start found of the run before
 
@@ -72,6 +74,7 @@ class Records:
         self.ledger = Ledger(self._journal, self._writer, posting, self.queries, self._durable)
         self.objects = Objects(self._journal, self._writer, self.queries, clock)
         self.keys = Keys(self._writer, self.queries, self.pepper, clock, data_dir)
+        self.adjustments = AdjustmentRows(schema.adjustments, self._writer, self.queries)
         self._purging: asyncio.Task[None] | None = None
         self.closed = False
 

@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import gateway.records
+from gateway.periods import Adjustment
 from gateway.records.database import HEAD, Database, RecordsError
 from gateway.records.schema import metadata
 
@@ -114,3 +115,16 @@ async def test_readers_can_not_write(records: Any) -> None:
 
     with pytest.raises(OperationalError, match="readonly"):
         await records.queries.read(lambda connection: connection.exec_driver_sql("DELETE FROM calls"))
+
+
+async def test_changes_to_budgets_are_kept_as_history(open_records: Any) -> None:
+    records = await open_records()
+    one = Adjustment(
+        "id-1", 1, "client", "acme", "month", "top_up", "a reason", "an operator", 5 * 10**12, "2026-11", None
+    )
+    other = Adjustment("id-2", 2, "org", "acme", "day", "override", "another", "an operator", None, "", 7)
+    await records.adjustments.add(one)
+    await records.adjustments.add(other)
+    await records.aclose()
+    records = await open_records()
+    assert await records.adjustments.load() == [one, other]
