@@ -40,6 +40,7 @@ def effective(settings: Settings, env: Mapping[str, str]) -> Settings:
     models = dict(settings.models)
     if demo:
         providers = {name: _fake(name) for name in DEMO_PROVIDERS}
+        workers = {"demo": WorkerSettings.model_validate({"base_url": NO_ADDRESS + "/worker"})}
         for model in DEMO_MODELS:
             models.setdefault(model, _model(*(f"{name}/{model}" for name in providers)))
     elif not models:
@@ -57,7 +58,11 @@ def at_demo(settings: Settings, origin: str) -> Settings:
             moved = provider.model_copy(update={"base_url": provider.base_url.replace(NO_ADDRESS, origin.rstrip("/"))})
             moved._demo = True
             providers[name] = moved
-    result = settings.model_copy(update={"providers": providers})
+    workers = {
+        name: worker.model_copy(update={"base_url": worker.base_url.replace(NO_ADDRESS, origin.rstrip("/"))})
+        for name, worker in settings.workers.items()
+    }
+    result = settings.model_copy(update={"providers": providers, "workers": workers})
     result._demo = settings.demo
     return result
 

@@ -37,6 +37,12 @@ def test_keys_from_the_environment_are_taken(start: Any) -> None:
     assert server.request("GET", "/metrics", key=None)[0] == 401
 
 
+def test_the_fake_provider_is_a_worker_too(gateway: Any) -> None:
+    status, _, body = gateway.request("POST", "/workers/demo/api/execute", {"action": "x"}, key="tg-test-shared-key")
+    assert status == 200
+    assert json.loads(body)["success"]
+
+
 def test_banner_says_it_is_fake(start: Any) -> None:
     server = start()
     assert "FAKE" in server.output
