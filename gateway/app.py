@@ -86,7 +86,7 @@ class Gateway:
         self._opened.push_async_callback(self._close_clients)
         self._wire()
         self._live = await self._build(settings)
-        self.first_keys = await self.records.keys.first_keys()
+        self.first_keys = await self.records.keys.first_keys(taken=settings.clients)
         await self._people(settings)
         await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
         self.socket = AdminSocket(Path(server.data_dir), self._verbs())
