@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import logs
 from gateway.assemble import Clients, assemble, people
+from gateway.call import Call
 from gateway.calllog import CallLog
 from gateway.clock import Clock
 from gateway.conclude import Concluder
 from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
+from gateway.errors import InvalidKey
 from gateway.events import Events
 from gateway.forward import Forwarder
 from gateway.ids import Ids
@@ -29,6 +31,7 @@ from gateway.rebuild import rebuild
 from gateway.records.keys import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
+from gateway.scheduler import Scheduler
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store
@@ -45,6 +48,7 @@ class Gateway:
     """One gateway: an ASGI application, and what it takes to run it. Made by `open`, ended by `aclose`."""
 
     store: Store
+    scheduler: Scheduler
     directory: Directory
     prices: Prices
     time_zone: str
@@ -81,6 +85,8 @@ class Gateway:
         self.records.attach(self.directory)
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
+        self.scheduler = Scheduler(self.store, self.clock)
+        self.scheduler.renew = self._renew
         self._opened.push_async_callback(self.store.aclose)
         self._opened.push_async_callback(self._close_demo)
         self._opened.push_async_callback(self._close_clients)
@@ -153,11 +159,23 @@ class Gateway:
             self._clients = before[1]
             raise
         self._live, self.loaded = live, loaded
+        await self.scheduler.refresh()
         kept = {id(client) for _, client in self._clients.values()}
         unused = [client for _, client in before[1].values() if id(client) not in kept]
         before[0].retire(lambda: self._close(unused))
         self.events.emit("configuration_reloaded", changed=changed)
         return {"changed": changed, "needs_restart": needs_restart(changed)}
+
+    def _renew(self, call: Call) -> None:
+        """A call that waits goes on under the configuration in force. Raises GatewayError if that no longer lets it."""
+        live = self._live
+        if call.pipeline is live.pipeline:
+            return
+        key = self.directory.key(call.key.id)
+        if key is None or (key.expires_wall_ns is not None and key.expires_wall_ns <= self.clock.wall_ns()):
+            raise InvalidKey("The key of this call was revoked while it waited.")
+        call.targets = live.resolver.renewed(call.targets)
+        call.pipeline = live.pipeline
 
     async def _build(self, settings: Settings) -> Live:
         from gateway.config import at_demo

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.pipeline import Pipeline
     from gateway.records.rows import AttemptRow
     from gateway.routes import Route
+    from gateway.scheduler import Placement, Queued
     from gateway.targets import Target
 
 #: Who a call belongs to before anybody is known; may do nothing.
@@ -59,30 +60,42 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Lacking this need makes the call wait in the scheduler; refused with `error` where none is running."""
+    """Lacking this need makes the call wait in the scheduler; refused with `error` where the queue policy is off."""
 
     error: type[GatewayError]
     what: str
 
 
+LimitOf = Callable[["Call", "Target"], Limit | None]
 AmountOf = Callable[["Call", "Target"], int]
 SettleOf = Callable[["Call", "Outcome"], int]
+#: What a call holds of a limit: the need, its limit and amount, and the attempt it is for (WHOLE: the call's own).
+Held = tuple["Need", Limit, int, int]
+WHOLE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """How much of one limit a call takes at worst, how its outcome settles that, and what lacking it means.
 
-    `amount` may depend on the target, so it is resolved at the reservation and again at failover. `settle` None keeps
-    what was reserved (a request is a request). Needs without a closure over the call are built once and shared.
+    `limit` and `amount` may depend on the target (a pool of the model, tokens at its default length), so they are
+    resolved at the reservation and again at failover; a limit of None, or an amount of 0, needs nothing. `settle` None
+    keeps what was reserved (a request is a request). A need whose limit depends on the target belongs to an attempt and
+    is settled by that attempt's own usage. Needs without a closure over the call are built once and shared.
     """
 
-    limit: Limit
+    limit: Limit | LimitOf
     amount: int | AmountOf
     lacking: Refuse | Wait
     settle: SettleOf | None = None
     even_if_cached: bool = False
     policy: str = ""
+    waits: bool = field(init=False)  # lacking it makes the call wait
+    per_target: bool = field(init=False)  # its limit depends on the target
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "waits", isinstance(self.lacking, Wait))
+        object.__setattr__(self, "per_target", not isinstance(self.limit, Limit))
 
 
 @dataclass(slots=True)
@@ -129,13 +142,16 @@ class Call:
         "marks",
         "method",
         "needs",
+        "not_before_ns",
         "notes",
         "object_id",
         "path",
         "peer",
         "pending",
         "pipeline",
+        "placement",
         "query",
+        "queued",
         "raw_headers",
         "reply",
         "reply_headers",
@@ -189,7 +205,10 @@ class Call:
         self.marks: list[str] = []  # what observing policies would have done
         self.attempts: list[AttemptRow] = []
         self.hold = ""  # id of what the store holds for this call
-        self.held: list[tuple[Need, int]] = []  # needs and the amounts held, in order
+        self.held: list[Held] = []  # in the order of the hold's wants
+        self.placement: Placement | None = None  # how it stands in the queue; None: it refuses instead of waiting
+        self.not_before_ns = 0  # monotonic; it waits at least until then (off-peak)
+        self.queued: Queued | None = None  # how it waited, if it did
         self.shadows: list[Need] = []  # needs of observing policies
         self.reserved_pusd = 0  # worst-case cost that was reserved
         self.levels: list[tuple[Limit, Level]] = []  # how the caller's limits stand, for the answer's headers
@@ -203,7 +222,7 @@ class Call:
 
     def need(
         self,
-        limit: Limit,
+        limit: Limit | LimitOf,
         amount: int | AmountOf,
         *,
         lacking: Refuse | Wait,

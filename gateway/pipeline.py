@@ -15,15 +15,20 @@ from typing import cast
 
 import structlog
 
-from gateway.call import Call, Need, Outcome, Refuse
+from gateway.call import WHOLE, Call, Held, Need, Outcome
 from gateway.errors import GatewayError, Internal
 from gateway.metrics import Metrics
 from gateway.policy import Policy
+from gateway.ratelimit import refusal
+from gateway.scheduler import Option, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
+from gateway.usage import Usage
 
 #: A hold outlives its call's longest wait and run; a call that runs longer renews it.
 HOLD_TTL_S = 900.0
+#: Shadow limits that are kept ready.
+MOST_SHADOWS = 50_000
 
 
 class Step:
@@ -56,12 +61,14 @@ class Step:
 class Pipeline:
     """The policies of one configuration. Built anew at a reload; calls under way keep the one they began with."""
 
-    def __init__(self, policies: Sequence[Policy], store: Store, metrics: Metrics) -> None:
+    def __init__(self, policies: Sequence[Policy], store: Store, metrics: Metrics, scheduler: Scheduler) -> None:
         steps = [Step(policy) for policy in policies]
         split = next((i for i, step in enumerate(steps) if not step.policy.before_body), len(steps))
         self._greeting, self._admission = steps[:split], steps[split:]
         self.policies = list(policies)
         self._store = store
+        self._scheduler = scheduler
+        self._shadows: dict[Limit, Limit] = {}
         self._decisions = metrics.counter(
             "tidegate_policy_decisions_total", "What each policy decided.", ("policy", "mode", "decision")
         )
@@ -92,7 +99,7 @@ class Pipeline:
             if not hold:
                 return
             if outcome.attempted or outcome.kind == "answered":
-                await self._store.settle(hold, [_actual(need, amount, call, outcome) for need, amount in call.held])
+                await self._store.settle(hold, _settled(call, outcome))
             else:
                 await self._store.release(hold)
         except Exception:
@@ -174,69 +181,166 @@ class Pipeline:
         call.marks.append(f"{step.name}: {what}")
         self._decisions.add((step.name, "observe", "refused"))
 
+    async def move(self, call: Call, target: Target, *, keep: bool) -> bool:
+        """Before an attempt after the first: moves what depends on the target to this one, in one step and without
+        waiting. `keep`: the attempt before may have been billed, so what it holds stays and this one's comes besides.
+        False: it does not fit, the target is to be skipped."""
+        attempt = len(call.attempts)
+        needs = [need for need in call.needs if need.per_target]
+        dropped: list[int] = []
+        if keep:
+            needs += [need for need in call.needs if not need.per_target and callable(need.amount) and need.settle]
+        else:
+            dropped = [i for i, (need, _, _, n) in enumerate(call.held) if need.per_target and n == attempt - 1]
+        fresh = [one for need in needs if (one := _resolved(need, call, target, attempt)) is not None]
+        same = {call.held[i][:3]: i for i in dropped}  # stays where it is
+        stays = {same[one[:3]] for one in fresh if one[:3] in same}
+        fresh = [one for one in fresh if one[:3] not in same]
+        dropped = [i for i in dropped if i not in stays]
+        if fresh or dropped:
+            wants = [(limit, amount) for _, limit, amount, _ in fresh]
+            if not (await self._store.exchange(call.hold, dropped, wants, HOLD_TTL_S)).granted:
+                return False
+        kept = [(*one[:3], attempt) if i in stays else one for i, one in enumerate(call.held) if i not in dropped]
+        call.held = kept + fresh
+        return True
+
+    def redeclare(self, call: Call) -> list[Need]:
+        """What a waiting call waits for by this configuration's policies (after a reload)."""
+        needs, call.needs = call.needs, []
+        try:
+            for step in self._admission:
+                if not (step.observe or step.is_generator or step.is_coroutine):
+                    call.applying = step.name
+                    step.apply(call)
+            return [need for need in call.needs if need.waits]
+        finally:
+            call.needs = needs
+
     async def _reserve(self, call: Call) -> None:
+        """The one store call of a call that does not wait."""
         target = call.targets[0] if call.targets else None
-        held = [(need, _amount(need, call, target)) for need in call.needs]
-        hold = call.id
-        grant = await self._store.reserve(hold, [(need.limit, amount) for need, amount in held], HOLD_TTL_S)
-        if not grant.granted:
-            recounted = self._recount(call, held, grant)
+        held, waiting = _split(call.needs, call, target)
+        call.hold = call.id
+        queued = False
+        if waiting or call.not_before_ns:
+            if call.placement is None:
+                held, waiting = held + waiting, []
+            else:
+                queued = bool(call.not_before_ns) or self._scheduler.contended(waiting)
+        grant = await self._ask(call, held, waiting, queued)
+        if grant.lacks and not grant.waits:
+            recounted = self._recount(call, held + waiting, grant)
             if recounted is not None:
-                held = recounted
-                grant = await self._store.reserve(hold, [(need.limit, amount) for need, amount in held], HOLD_TTL_S)
-        call.levels = [(need.limit, level) for (need, _), level in zip(held, grant.levels, strict=True)]
-        if not grant.granted:
-            raise self._refusal(held, grant)
-        call.hold, call.held = hold, held
+                held, waiting = recounted if call.placement is not None else (recounted[0] + recounted[1], [])
+                grant = await self._ask(call, held, waiting, queued)
+        call.levels = [(one[1], level) for one, level in zip(held + waiting, grant.levels, strict=False)]
+        if grant.waits:
+            call.held = held
+            await self._wait(call)
+        elif grant.lacks:
+            raise self._refusal(held + waiting, grant)
+        else:
+            call.held = held + waiting
+
+    async def _ask(self, call: Call, held: list[Held], waiting: list[Held], queued: bool) -> Grant:
+        wants = [(limit, amount) for _, limit, amount, _ in held + waiting]
+        if queued and not waiting:  # only the hour is lacking
+            grant = await self._store.reserve(call.hold, wants, HOLD_TTL_S)
+            return Grant((), grant.levels, waits=True) if grant.granted else grant
+        return await self._store.reserve(call.hold, wants, HOLD_TTL_S, len(waiting), queued)
+
+    async def _wait(self, call: Call) -> None:
+        """For its turn; then everything is held, and the target that was granted comes first."""
+        assert call.placement is not None, "only calls with a place wait"
+        attempt = len(call.attempts)
+        needs = [need for need in call.needs if need.waits]
+
+        def options(needs: list[Need]) -> list[Option]:
+            targets = call.targets[: None if any(need.per_target for need in needs) else 1]
+            return [
+                Option(index, [one for need in needs if (one := _resolved(need, call, target, attempt)) is not None])
+                for index, target in enumerate(targets)
+            ] or [Option(0, [])]
+
+        def resolve() -> list[Option]:
+            self._scheduler.renew(call)
+            fresh = call.pipeline.redeclare(call)
+            call.needs = [need for need in call.needs if not need.waits] + fresh
+            return options(fresh)
+
+        target = call.targets[0] if call.targets else None
+        waiter = Waiter(
+            id=call.id,
+            client=call.client.id,
+            org=call.client.org,
+            key=call.key.id,
+            placement=call.placement,
+            tokens=call.estimate(target).label_tokens if target is not None and call.route.model else 1000,
+            not_before_ns=call.not_before_ns,
+            options=options(needs),
+            resolve=resolve,
+            ttl_s=HOLD_TTL_S,
+        )
+        call.queued = Queued("immediate", 0, 0)
+        option = await self._scheduler.wait(waiter, call.queued)
+        call.held += option.held
+        if option.target:
+            call.targets = [
+                call.targets[option.target],
+                *[one for i, one in enumerate(call.targets) if i != option.target],
+            ]
 
     async def _reserve_shadows(self, call: Call) -> None:
         """Observed needs are counted on limits of their own, so that observing never takes from what is enforced."""
         target = call.targets[0] if call.targets else None
         for index, need in enumerate(call.shadows):
-            shadow = replace(need.limit, key=f"shadow:{need.limit.key}")
+            one = _resolved(need, call, target, WHOLE)
+            if one is None:
+                continue
             hold = f"{call.id}:shadow:{index}"
-            amount = _amount(need, call, target)
-            grant = await self._store.reserve(hold, [(shadow, amount)], HOLD_TTL_S)
+            grant = await self._store.reserve(hold, [(self._shadow(one[1]), one[2])], HOLD_TTL_S)
             if not grant.granted:
                 call.marks.append(f"{need.policy}: {need.lacking.what} lacking")
                 self._decisions.add((need.policy, "observe", "refused"))
+
+    def _shadow(self, limit: Limit) -> Limit:
+        shadow = self._shadows.get(limit)
+        if shadow is None:
+            if len(self._shadows) >= MOST_SHADOWS:
+                self._shadows.clear()
+            shadow = self._shadows[limit] = replace(limit, key=f"shadow:{limit.key}")
+        return shadow
 
     async def _settle_shadows(self, call: Call, outcome: Outcome) -> None:
         for index, need in enumerate(call.shadows):
             hold = f"{call.id}:shadow:{index}"
             if outcome.attempted:
-                target = outcome.target or (call.targets[0] if call.targets else None)
-                await self._store.settle(hold, [_actual(need, _amount(need, call, target), call, outcome)])
+                one = _resolved(need, call, outcome.target or (call.targets[0] if call.targets else None), WHOLE)
+                if one is not None:
+                    await self._store.settle(hold, [one[2] if need.settle is None else need.settle(call, outcome)])
             else:
                 await self._store.release(hold)
 
-    def _recount(self, call: Call, held: list[tuple[Need, int]], grant: Grant) -> list[tuple[Need, int]] | None:
+    def _recount(self, call: Call, held: list[Held], grant: Grant) -> tuple[list[Held], list[Held]] | None:
         """TERMS 4: where one token a byte is lacking, the input is counted exactly and asked again."""
         target = call.targets[0] if call.targets else None
         by_size = any(callable(held[lack.index][0].amount) for lack in grant.lacks)
         if target is None or not by_size or call.facts.input_tokens is not None:
             return None
         call.facts.input_tokens = target.provider.kind.count_input(call)
-        return [(need, _amount(need, call, target)) for need, _ in held]
+        return _split(call.needs, call, target)
 
-    def _refusal(self, held: list[tuple[Need, int]], grant: Grant) -> GatewayError:
-        """The first lacking need that refuses, else the first that would wait (no scheduler runs yet)."""
-        lacks = sorted(grant.lacks, key=lambda lack: not isinstance(held[lack.index][0].lacking, Refuse))
-        lack = lacks[0]
-        need, amount = held[lack.index]
+    def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:
+        """The first lacking need that refuses, else the first that would wait."""
+        lack = min(grant.lacks, key=lambda lack: held[lack.index][0].waits)
+        need, limit, amount, _ = held[lack.index]
         waits = [one.retry_after_s for one in grant.lacks]
         longest = None if None in waits else max(cast("list[float]", waits))
         self._decisions.add((need.policy, "enforce", "refused"))
+        message = refusal(need.lacking.what, limit, amount, lack)
         if lack.retry_after_s is None:
-            message = (
-                f"{need.lacking.what}: this call needs {amount:,}, the limit is {need.limit.capacity:,} and "
-                f"{lack.available:,} are left; waiting won't make it fit."
-            )
             return need.lacking.error(message, policy=need.policy, should_retry=False)
-        message = (
-            f"{need.lacking.what}: this call needs {amount:,}, {max(0, lack.available):,} of "
-            f"{need.limit.capacity:,} are left. Retry in {_duration(longest)}."
-        )
         return need.lacking.error(message, policy=need.policy, retry_after_s=longest)
 
     async def _conclude(
@@ -260,18 +364,64 @@ class Pipeline:
         return [((step.name,), float(step.calls)) for step in self._greeting + self._admission]
 
 
-def _amount(need: Need, call: Call, target: Target | None) -> int:
-    amount = need.amount
-    if isinstance(amount, int):
-        return amount
-    return amount(call, target) if target is not None else 0
+def _resolved(need: Need, call: Call, target: Target | None, attempt: int) -> Held | None:
+    """What of which limit the call takes on that target; None: nothing."""
+    limit, amount = need.limit, need.amount
+    if need.per_target:
+        if target is None:
+            return None
+        found = limit(call, target)  # type: ignore[operator]  # per_target says so
+        if found is None:
+            return None
+        limit = found
+    else:
+        attempt = WHOLE
+    if not isinstance(amount, int):
+        amount = amount(call, target) if target is not None else 0
+        if not amount and need.settle is None:
+            return None
+    return need, cast("Limit", limit), amount, attempt
 
 
-def _actual(need: Need, reserved: int, call: Call, outcome: Outcome) -> int:
-    return reserved if need.settle is None else need.settle(call, outcome)
+def _split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[Held], list[Held]]:
+    """What refuses, and what is waited for."""
+    held: list[Held] = []
+    waiting: list[Held] = []
+    attempt = len(call.attempts)
+    for need in needs:
+        one = _resolved(need, call, target, attempt)
+        if one is not None:
+            (waiting if need.waits else held).append(one)
+    return held, waiting
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "a while"
-    return f"{seconds:.3g} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+def _settled(call: Call, outcome: Outcome) -> list[int]:
+    """What was truly used of all that is held. A need of an attempt is settled by that attempt's own usage; a need of
+    the call by all of them together, so what was reserved besides for a later attempt gives everything back."""
+    actual: list[int] = []
+    last = len(call.attempts) - 1
+    seen: set[int] = set()
+    for need, _, amount, attempt in call.held:
+        if need.settle is None:
+            actual.append(amount)
+        elif not need.per_target:
+            actual.append(0 if id(need) in seen else need.settle(call, outcome))
+            seen.add(id(need))
+        elif attempt in (WHOLE, last) or attempt > last:
+            actual.append(need.settle(call, outcome))
+        else:
+            actual.append(need.settle(call, _earlier(call, attempt, outcome)))
+    return actual
+
+
+def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt that was followed by another."""
+    row = call.attempts[attempt]
+    usage = Usage(
+        input_tokens=row.input_tokens,
+        cached_tokens=row.cached_tokens,
+        output_tokens=row.output_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        units=row.units or {},
+    )
+    return replace(outcome, kind="failed", status=row.status, usage=usage, cost_pusd=row.cost_pusd, body=None)

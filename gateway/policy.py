@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.events import Events
     from gateway.metrics import Metrics
     from gateway.prices import Prices
+    from gateway.scheduler import Scheduler
     from gateway.state.store import Limit, Store
 
 Mode = Literal["enforce", "observe"]
@@ -25,6 +26,7 @@ class Gate(Protocol):
     """What a policy is given at start-up; nothing else of the gateway is its business."""
 
     store: Store
+    scheduler: Scheduler
     clock: Clock
     prices: Prices
     metrics: Metrics

@@ -50,6 +50,29 @@ class Resolver:
             )
         return holding
 
+    def renewed(self, targets: list[Target]) -> list[Target]:
+        """The same targets as this configuration has them. Raises ModelNotFound if none is left."""
+        found = []
+        for target in targets:
+            known = self._same(target)
+            if known is not None:
+                found.append(known)
+        if targets and not found:
+            raise ModelNotFound("What this call was waiting for is no longer configured here.", param="model")
+        return found
+
+    def _same(self, target: Target) -> Target | None:
+        kind, name = target.provider.kind.name, target.provider.name
+        if kind == "http" or not target.model:  # a worker, or a path without a model
+            among = self.providers.workers if kind == "http" else self.providers.providers
+            return self._plain_target(among[name], target.model) if name in among else None
+        try:
+            known = self.catalog.resolve(target.model, kind)
+        except ModelNotFound:
+            return None
+        same = (one for one in known if (one.provider.name, one.upstream_model) == (name, target.upstream_model))
+        return next(same, None)
+
     def _by_model(self, call: Call, match: Match, kind: str) -> list[Target]:
         model = call.facts.model
         if model is not None:

@@ -24,6 +24,7 @@ from gateway.pipeline import Pipeline
 from gateway.policy import build
 from gateway.ratelimit import headers
 from gateway.routes import TABLE
+from gateway.scheduler import Scheduler
 from gateway.state.memory import MemoryStore
 from gateway.targets import Target
 from gateway.usage import Usage
@@ -70,7 +71,7 @@ async def main() -> None:
     quota, budget = build("quota", {}), build("budget", {})
     for policy in (quota, budget):
         policy.provide(gate)
-    pipeline = Pipeline([quota, budget], store, gate.metrics)
+    pipeline = Pipeline([quota, budget], store, gate.metrics, Scheduler(store, clock))
     target = Target(SimpleNamespace(), "m", "m", FixedQuote())  # type: ignore[arg-type]  # stand-ins
     outcome = Outcome("served", 200, Usage(input_tokens=200, output_tokens=300), 5 * 10**8, True, attempted=True)
     best: dict[str, float] = {}

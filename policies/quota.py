@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import AfterValidator
 
@@ -49,6 +49,11 @@ class Rule:
     need: Need
     family: Family | Literal[""] = ""
     model: str = ""
+
+    @property
+    def limit(self) -> Limit:
+        """The need's own; none of these depends on the target."""
+        return cast("Limit", self.need.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class Quota(Policy):
                 self._callers.clear()
                 self._limits.clear()
             rules = tuple(self._rules(client, key))
-            limits = tuple(rule.need.limit for rule in rules if rule.family and not rule.model)
+            limits = tuple(rule.limit for rule in rules if rule.family and not rule.model)
             caller = Caller(client, key, rules, tuple(rule.need for rule in rules), limits)
             self._callers[key.id] = caller
         return caller
@@ -177,6 +182,13 @@ class Quota(Policy):
 
     def used(self, call: Call, outcome: Outcome) -> int:
         """Weighted tokens that a call did use."""
+        if len(call.attempts) > 1:
+            return sum(
+                [
+                    self._weighted(row.input_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens)
+                    for row in call.attempts
+                ]
+            )
         usage = outcome.usage
         if self._plain:
             return usage.input_tokens + usage.output_tokens
@@ -208,7 +220,7 @@ class Quota(Policy):
             for rule in self._caller(client, key or Key(row.key, row.client, "client")).rules:
                 amount = self._counted(rule, row)
                 if amount:
-                    counted.setdefault(rule.need.limit, []).append((max(0, wall_ns - row.wall_ns), amount))
+                    counted.setdefault(rule.limit, []).append((max(0, wall_ns - row.wall_ns), amount))
         for limit, amounts in counted.items():
             await self._gate.store.restate(limit, amounts)
 

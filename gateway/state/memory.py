@@ -20,7 +20,7 @@ from gateway.state.bucket import BucketState
 from gateway.state.seconds import ns_of, seconds_of
 from gateway.state.slots import SlotsState
 from gateway.state.snapshot import VERSION, Header, Line, encode, line_of, seal, state_of, unseal
-from gateway.state.store import Bucket, Crossed, Grant, Lack, Level, Limit, Slots, Store, Tally, Want, Window
+from gateway.state.store import Bucket, Crossed, Freed, Grant, Lack, Level, Limit, Slots, Store, Tally, Want, Window
 from gateway.state.tally import TallyState
 from gateway.state.window import WindowState
 
@@ -62,6 +62,7 @@ class MemoryStore(Store):
         self._expiries: list[tuple[int, str]] = []  # heap; entries of ended and renewed holds stay until they surface
         self._debtors: dict[str, Any] = {}
         self._watchers: dict[str, Crossed] = {}
+        self._freed: Freed | None = None
         self._round: Iterator[tuple[str, Any]] = iter(())
         self._sweep_at = 0
         self._round_at = 0
@@ -82,7 +83,11 @@ class MemoryStore(Store):
         if self._journal is not None:
             await self._journal.aclose(self)
 
-    async def reserve(self, hold: str, wants: Sequence[Want], ttl_s: float) -> Grant:
+    async def reserve(
+        self, hold: str, wants: Sequence[Want], ttl_s: float, waiting: int = 0, queued: bool = False
+    ) -> Grant:
+        if queued:
+            return await self._begin(hold, wants, ttl_s, waiting)
         now = self._now()
         if now >= self._wake_at:
             self._wake(now)
@@ -106,7 +111,10 @@ class MemoryStore(Store):
             raise
         if len(taken) < len(wants):
             self._undo(wants, states, taken, now)
-            return self._refuse(wants, now)
+            grant = self._refuse(wants, now)
+            if waiting and self._may_wait(wants, grant.lacks, waiting):
+                return await self._begin(hold, wants, ttl_s, waiting, grant.lacks)
+            return grant
         if ttl_s != self._ttl_s:
             self._ttl_s, self._ttl_ns = ttl_s, ns_of(ttl_s)
         expires = now + self._ttl_ns
@@ -119,6 +127,58 @@ class MemoryStore(Store):
         if expires < self._wake_at:
             self._wake_at = expires
         self.changed = True
+        return Grant((), states)
+
+    async def _begin(
+        self, hold: str, wants: Sequence[Want], ttl_s: float, waiting: int, lacks: Sequence[Lack] = ()
+    ) -> Grant:
+        """Holds what comes before the waiting wants; these are for the scheduler."""
+        first, last = wants[:-waiting], wants[-waiting:]
+        now = self._now()
+        for offset, (limit, amount) in enumerate(last):
+            if amount > limit.capacity:
+                never = Lack(len(first) + offset, (self._known.get(limit) or self._state(limit, now)).remaining, None)
+                return Grant([never], [self._known[limit] for limit, _ in first if limit in self._known])
+        grant = await self.reserve(hold, first, ttl_s)
+        if not grant.granted:
+            return grant
+        levels = [*grant.levels, *[self._known.get(limit) or self._state(limit, now) for limit, _ in last]]
+        return Grant(lacks, levels, waits=True)
+
+    @staticmethod
+    def _may_wait(wants: Sequence[Want], lacks: Sequence[Lack], waiting: int) -> bool:
+        first = len(wants) - waiting
+        return all(lack.index >= first and wants[lack.index][1] <= wants[lack.index][0].capacity for lack in lacks)
+
+    async def exchange(self, hold: str, dropped: Sequence[int], wants: Sequence[Want], ttl_s: float) -> Grant:
+        now = self._now()
+        if now >= self._wake_at:
+            self._wake(now)
+        held = self._holds.get(hold)
+        if held is None:
+            return await self.reserve(hold, wants, ttl_s)
+        states: list[Any] = []
+        taken: list[Any] = []
+        for limit, amount in wants:
+            state = self._known.get(limit) or self._state(limit, now)
+            took = state.take(amount, now)
+            if took is None:
+                self._undo(wants, states, taken, now)
+                return self._refuse(wants, now)
+            states.append(state)
+            taken.append(took)
+        kept = [index for index in range(len(held.wants)) if index not in dropped]
+        for index in sorted(dropped, reverse=True):
+            held.states[index].settle(held.taken[index], held.wants[index][1], 0, now)
+        gone = [held.states[index].limit.key for index in dropped]
+        held.wants = (*[held.wants[index] for index in kept], *wants)
+        held.states = [held.states[index] for index in kept] + states
+        held.taken = [held.taken[index] for index in kept] + taken
+        held.expires = max(held.expires, now + ns_of(ttl_s))
+        heappush(self._expiries, (held.expires, hold))
+        self.changed = True
+        if self._freed is not None and gone:
+            self._freed(gone)
         return Grant((), states)
 
     async def settle(self, hold: str, actual: Sequence[int]) -> None:
@@ -137,6 +197,8 @@ class MemoryStore(Store):
             if used > amount:
                 self._debtors[state.limit.key] = state
         self.changed = True
+        if self._freed is not None:
+            self._freed([state.limit.key for state in held.states])
 
     async def release(self, hold: str) -> None:
         now = self._now()
@@ -145,6 +207,8 @@ class MemoryStore(Store):
         held = self._holds.pop(hold, None)
         if held is not None:
             self._undo(held.wants, held.states, held.taken, now)
+            if self._freed is not None:
+                self._freed([state.limit.key for state in held.states])
 
     async def renew(self, hold: str, ttl_s: float) -> None:
         now = self._now()
@@ -203,6 +267,9 @@ class MemoryStore(Store):
         now = self._now()
         lines = [line_of(self._states.get(key), now) for key in keys]
         return [line for line in lines if line is not None]
+
+    def listen(self, freed: Freed | None) -> None:
+        self._freed = freed
 
     def watch(self, name: str, crossed: Crossed) -> None:
         self._watchers[name] = crossed
@@ -264,6 +331,8 @@ class MemoryStore(Store):
                 del holds[hold]
                 for (_, amount), state, took in zip(held.wants, held.states, held.taken, strict=True):
                     state.settle(took, amount, amount, now)
+                if self._freed is not None:
+                    self._freed([state.limit.key for state in held.states])
         if now >= self._sweep_at:
             self._sweep(now)
         self._wake_at = min(self._sweep_at, self._expiries[0][0]) if self._expiries else self._sweep_at

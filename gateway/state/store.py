@@ -91,15 +91,16 @@ class Lack(msgspec.Struct, gc=False):
 
 
 class Grant(msgspec.Struct, gc=False):
-    """The answer to `reserve`: all wants are held (`lacks` is empty) or none is. `levels` is parallel to the wants:
-    how the limits stand after the decision."""
+    """The answer to `reserve`: all wants are held (`lacks` is empty), none is, or (`waits`) all but those that may be
+    waited for. `levels` is parallel to the wants: how the limits stand after the decision."""
 
     lacks: Sequence[Lack]
     levels: Sequence[Level]
+    waits: bool = False
 
     @property
     def granted(self) -> bool:
-        return not self.lacks
+        return not self.lacks and not self.waits
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -135,6 +136,8 @@ class History(Protocol):
 Want = tuple[Limit, int]
 #: A tally crossed one of its marks: the tally, the index of the mark, what is used now.
 Crossed = Callable[[Tally, int, int], None]
+#: Something of these limits was given back.
+Freed = Callable[[Sequence[str]], None]
 
 
 class Store(ABC):
@@ -144,11 +147,22 @@ class Store(ABC):
         """Once, before the first verb: takes up what was remembered."""
 
     @abstractmethod
-    async def reserve(self, hold: str, wants: Sequence[Want], ttl_s: float) -> Grant:
+    async def reserve(
+        self, hold: str, wants: Sequence[Want], ttl_s: float, waiting: int = 0, queued: bool = False
+    ) -> Grant:
         """Holds all wants under the id `hold`, or none of them. The hold ends by itself after `ttl_s` seconds unless
         renewed: what it held then counts as used at its worst case, except slots, which return. Reserving under an id
         that is already held adds to it (failover). A want of nothing is always granted, and can be settled to more.
+
+        The last `waiting` wants may be waited for: where only such ones are lacking, or where others wait for them
+        already (`queued`), the wants before them are held and the grant `waits`; reserving the rest under the same id
+        completes it. A want above its limit's capacity is never waited for.
         Raises ValueError for a negative amount."""
+
+    @abstractmethod
+    async def exchange(self, hold: str, dropped: Sequence[int], wants: Sequence[Want], ttl_s: float) -> Grant:
+        """In one step adds new wants at the hold's end and gives back those at the indices as if they never were; or
+        changes nothing, as one of the new ones is lacking beside what is held. The rest close up. For failover."""
 
     @abstractmethod
     async def settle(self, hold: str, actual: Sequence[int]) -> None:
@@ -172,6 +186,11 @@ class Store(ABC):
     async def restate(self, limit: Limit, used: Iterable[tuple[int, int]]) -> None:
         """At start: what the ledger says was used of a limit, as (age in ns, amount), in any order. Windows and tallies
         are replaced by it; a bucket has at most what is left by it. Backends that never forget ignore it."""
+
+    @abstractmethod
+    def listen(self, freed: Freed | None) -> None:
+        """Has `freed` called with the keys of limits of which something was given back (settled, released, expired),
+        for whoever waits; None: nobody waits. What comes back by time alone is told by `Lack.retry_after_s`."""
 
     @abstractmethod
     def watch(self, name: str, crossed: Crossed) -> None:

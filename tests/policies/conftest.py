@@ -19,6 +19,7 @@ from gateway.pipeline import Pipeline
 from gateway.policy import Policy, build
 from gateway.prices import Prices
 from gateway.routes import TABLE
+from gateway.scheduler import Scheduler
 from gateway.state.memory import MemoryStore
 from gateway.targets import Target
 from gateway.usage import Usage
@@ -69,6 +70,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
+        self.scheduler = Scheduler(self.store, self.clock)
         self.events = Events(self.clock)
         self.directory = Directory(b"pepper", self.clock)
 
@@ -78,7 +80,7 @@ class Bench:
         return policy
 
     def pipeline(self, *policies: Policy) -> Pipeline:
-        return Pipeline(policies, self.store, self.metrics)
+        return Pipeline(policies, self.store, self.metrics, self.scheduler)
 
     def person(
         self,

@@ -544,3 +544,74 @@ async def test_restating_tells_marks(store: Store) -> None:
     store.watch("test", lambda limit, mark, used: told.append(mark))
     await store.restate(tally(100, marks=(80, 95, 100)), [(0, 96)])
     assert told == [0, 1]
+
+
+# -- waiting, and moving
+
+
+async def test_what_may_be_waited_for_leaves_the_rest_held(store: Store) -> None:
+    quota, busy = window(), slots(1)
+    assert (await take(store, "a", busy, 1)).granted
+    grant = await store.reserve("b", [(quota, 4), (busy, 1)], TTL_S, 1)
+    assert grant.waits
+    assert not grant.granted
+    assert [lack.index for lack in grant.lacks] == [1]
+    assert await left(store, quota) == 6
+    assert not (await store.reserve("b", [(busy, 1)], TTL_S)).granted
+    await store.release("a")
+    assert (await store.reserve("b", [(busy, 1)], TTL_S)).granted
+    await store.settle("b", [1, 1])
+    assert await left(store, quota) == 9
+    assert await left(store, busy) == 1
+
+
+async def test_behind_others_nothing_waited_for_is_taken(store: Store) -> None:
+    quota, free = window(), slots(1)
+    grant = await store.reserve("a", [(quota, 4), (free, 1)], TTL_S, 1, queued=True)
+    assert grant.waits
+    assert not grant.lacks
+    assert await left(store, free) == 1
+    assert await left(store, quota) == 6
+
+
+async def test_a_refusing_lack_holds_nothing_at_all(store: Store) -> None:
+    quota, busy = window(3), slots(1)
+    assert (await take(store, "a", busy, 1)).granted
+    for queued in (False, True):
+        grant = await store.reserve("b", [(quota, 4), (busy, 1)], TTL_S, 1, queued)
+        assert not grant.waits
+        assert not grant.granted
+    assert await left(store, quota) == 3
+
+
+async def test_more_than_there_ever_is_is_not_waited_for(store: Store) -> None:
+    for queued in (False, True):
+        grant = await store.reserve("a", [(window(), 1), (slots(2), 3)], TTL_S, 1, queued)
+        assert not grant.waits
+        assert grant.lacks[0].retry_after_s is None
+    assert await left(store, window()) == 10
+
+
+async def test_an_exchange_moves_a_hold_or_changes_nothing(store: Store) -> None:
+    quota, here, there = window(), Slots("here", 1), Slots("there", 1)
+    assert (await store.reserve("a", [(quota, 1), (here, 1)], TTL_S)).granted
+    assert (await take(store, "b", there, 1)).granted
+    assert not (await store.exchange("a", [1], [(there, 1)], TTL_S)).granted
+    assert await left(store, here) == 0
+    await store.release("b")
+    assert (await store.exchange("a", [1], [(there, 1)], TTL_S)).granted
+    assert await left(store, here) == 1
+    assert await left(store, there) == 0
+    await store.settle("a", [1, 1])
+    assert await left(store, there) == 1
+    assert await left(store, quota) == 9
+
+
+async def test_what_is_given_back_is_told(store: Store) -> None:
+    told: list[str] = []
+    store.listen(told.extend)
+    assert (await store.reserve("a", [(slots(), 1), (bucket(), 1)], TTL_S)).granted
+    assert told == []
+    await store.release("a")
+    assert set(told) == {"slots", "bucket"}
+    store.listen(None)

@@ -1,0 +1,60 @@
+"""A call that waits: how it stands in the queue, and what it needs to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.call import Held
+
+Urgency = Literal["urgent", "high", "normal", "low"]
+LevelName = Literal["immediate", "fast", "normal", "batch", "deferred"]
+
+
+@dataclass(slots=True)
+class Placement:
+    """What the queue policy says of a call before it is known whether it has to wait.
+
+    `points` are those of its tier (0..40), its weight in the fair order is a tenth of them. Instants are monotonic ns.
+    """
+
+    urgency: Urgency
+    points: int
+    longest_wait_s: float
+    deadline_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One target of a call, by its place in `call.targets`, and what the call has to hold to go there."""
+
+    target: int
+    held: Sequence[Held]
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One call as the scheduler sees it. `resolve` gives its options anew, in rank (after a reload), or raises the
+    GatewayError that ends it: its key was revoked, its targets are gone."""
+
+    id: str  # of the call, and of its hold in the store
+    client: str
+    org: str
+    key: str
+    placement: Placement
+    tokens: int  # the label estimate; calls without tokens count 1,000
+    not_before_ns: int
+    options: Sequence[Option]
+    resolve: Callable[[], Sequence[Option]]
+    ttl_s: float  # of the hold
+
+
+@dataclass(slots=True)
+class Queued:
+    """How a call waited; for its headers, its log line and the estimate's own error."""
+
+    level: LevelName
+    position: int  # zero-based, at arrival
+    estimate_ms: int  # of the whole wait, at arrival
+    waited_ms: int = 0
