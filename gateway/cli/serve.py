@@ -81,6 +81,7 @@ def run(loaded: Loaded) -> int:
 
 
 async def _serve(loaded: Loaded) -> int:
+    from gateway import garbage
     from gateway.app import Gateway
 
     gateway = Gateway(loaded)
@@ -88,6 +89,7 @@ async def _serve(loaded: Loaded) -> int:
     try:
         await gateway.open()
         server = _server(gateway, loaded)
+        garbage.settle()
         _on_hangup(gateway)
         watcher = asyncio.ensure_future(_watch(gateway)) if loaded.settings.server.watch else None
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
