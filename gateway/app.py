@@ -39,6 +39,7 @@ from gateway.state.store import Store
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
     from gateway.demo import DemoServer
+    from gateway.server.exchange import Exchange
 
 Scope = MutableMapping[str, Any]
 PAGES = frozenset((b"/", b"/livez", b"/readyz", b"/health", b"/metrics"))
@@ -113,6 +114,10 @@ class Gateway:
             await self.pages(scope, receive, send)
         else:
             await self._proxy(scope, receive, send)
+
+    def direct(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Our own protocol's way to the proxy, without messages in between; pages are asked for by ASGI."""
+        return None if exchange.head.path in PAGES else self._proxy.direct(exchange)
 
     @property
     def pages(self) -> Callable[..., Awaitable[None]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import BadRequest, TooLarge
+
+if TYPE_CHECKING:
+    from gateway.server.exchange import Exchange
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -17,8 +20,11 @@ class ClientGone(Exception):  # noqa: N818 (not an error of ours)
 class Inbound:
     """One request's body, read at most once. `limit` in bytes."""
 
-    def __init__(self, receive: Receive, content_length: bytes | None, limit: int) -> None:
+    def __init__(
+        self, receive: Receive, content_length: bytes | None, limit: int, exchange: Exchange | None = None
+    ) -> None:
         self._receive = receive
+        self._exchange = exchange
         self._limit = limit
         self.ended = False
         self.length = _length(content_length)
@@ -27,8 +33,14 @@ class Inbound:
 
     async def whole(self) -> bytes:
         """All of it. Raises TooLarge while still receiving, ClientGone."""
+        if self._exchange is not None and self._exchange.arrived and not self._exchange.disconnected:
+            self.ended = True
+            body = self._exchange.take()
+            if len(body) > self._limit:
+                raise self._too_large()
+            return body
         message = await self._next()
-        body: bytes = message.get("body", b"")
+        body = bytes(message.get("body", b""))
         if not message.get("more_body", False):
             self.ended = True
             if len(body) > self._limit:

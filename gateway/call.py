@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,6 +123,7 @@ class Call:
     `targets`, `facts` and `reply_headers`."""
 
     __slots__ = (
+        "_estimate",
         "_taps",
         "applying",
         "attempts",
@@ -140,6 +141,7 @@ class Call:
         "key",
         "levels",
         "marks",
+        "memo",
         "method",
         "needs",
         "not_before_ns",
@@ -174,10 +176,12 @@ class Call:
         method: str,
         path: bytes,
         query: bytes,
-        raw_headers: list[Header],
+        raw_headers: Sequence[Header],
         started_ns: int,
         started_wall_ns: int,
         peer: str = "",
+        headers: Mapping[bytes, bytes] | None = None,
+        memo: dict[Any, Any] | None = None,
     ) -> None:
         self.id = id  # UUIDv7; the x-request-id of the answer
         self.route = route
@@ -186,7 +190,8 @@ class Call:
         self.path = path  # canonical; what is decided on is what is forwarded
         self.query = query
         self.raw_headers = raw_headers
-        self.headers = dict(raw_headers)  # lower-case names; the last of duplicates
+        self.headers = dict(raw_headers) if headers is None else headers  # lower-case names; the last of duplicates
+        self.memo = {} if memo is None else memo  # what follows from the head alone; see `Arrival`
         self.started_ns = started_ns
         self.started_wall_ns = started_wall_ns
         self.peer = peer
@@ -219,6 +224,7 @@ class Call:
         self.concluded = False  # settled and recorded; nothing more will be
         self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
         self._taps = 0
+        self._estimate: tuple[Target, int | None, int | None, Estimate] | None = None
 
     def need(
         self,
@@ -250,5 +256,10 @@ class Call:
         return self.headers.get(name)
 
     def estimate(self, target: Target) -> Estimate:
-        """Worst case of this call on that target."""
-        return target.estimate(self.facts)
+        """Worst case of this call on that target. Asked by every limit in turn, so the last answer is kept."""
+        known, facts = self._estimate, self.facts
+        if known is not None and known[0] is target and known[1] == facts.input_tokens and known[2] == facts.max_tokens:
+            return known[3]
+        estimate = target.estimate(facts)
+        self._estimate = target, facts.input_tokens, facts.max_tokens, estimate
+        return estimate

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import Header
+
+if TYPE_CHECKING:
+    from gateway.server.exchange import Exchange
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -27,9 +30,7 @@ class Downstream:
         await self.end(body)
 
     async def start(self, status: int, headers: list[Header]) -> None:
-        if self.started:
-            raise RuntimeError("this call was answered already")
-        self.started = True
+        self._begin()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def chunk(self, data: bytes) -> None:
@@ -40,3 +41,46 @@ class Downstream:
         self.finished = True
         self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    def _begin(self) -> None:
+        if self.started:
+            raise RuntimeError("this call was answered already")
+        self.started = True
+
+
+class Directly(Downstream):
+    """The same by our own protocol, without messages in between. Who has left is written nothing."""
+
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange.send)  # type: ignore[arg-type]  # its messages are dicts, ASGI's any mapping
+        self.exchange = exchange
+
+    async def whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        self._begin()
+        self.finished = True
+        self.sent_bytes = len(body)
+        exchange = self.exchange
+        if not exchange.disconnected:
+            exchange.begin(status, headers)
+            exchange.send_body(body, more=False)
+
+    async def start(self, status: int, headers: list[Header]) -> None:
+        self._begin()
+        if not self.exchange.disconnected:
+            self.exchange.begin(status, headers)
+
+    async def chunk(self, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        exchange = self.exchange
+        if not exchange.disconnected:
+            exchange.send_body(data, more=True)
+            if exchange.is_crowded:
+                await exchange.drained()
+
+    async def end(self, data: bytes = b"") -> None:
+        self.finished = True
+        self.sent_bytes += len(data)
+        if not self.exchange.disconnected:
+            self.exchange.send_body(data, more=False)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gateway.arrival import Arrival, Scope
 from gateway.bodies import ClientGone, Inbound
 from gateway.call import Call, Facts, Reply
 from gateway.clock import Clock
 from gateway.conclude import Concluder
-from gateway.downstream import Downstream, Send
+from gateway.downstream import Directly, Downstream, Send
 from gateway.errors import (
     BadRequest,
+    Dialect,
     GatewayError,
     Header,
     Internal,
@@ -39,7 +41,9 @@ from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
 from gateway.server.refusal import BadTarget, BodyRefused
 
-Scope = MutableMapping[str, Any]
+if TYPE_CHECKING:
+    from gateway.server.exchange import Exchange
+
 Receive = Callable[[], Any]
 
 
@@ -66,13 +70,19 @@ class Proxy:
         self._models = ModelsPage()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer_to(Arrival.by_asgi(scope, receive), Downstream(send))
+
+    def direct(self, exchange: Exchange) -> Awaitable[None]:
+        """The same for our own protocol, without messages in between."""
+        return self._answer_to(Arrival.direct(exchange), Directly(exchange))
+
+    async def _answer_to(self, arrival: Arrival, down: Downstream) -> None:
         live = self._live()
         live.enter()
-        call = self._call(scope, live)
-        down = Downstream(send)
-        leaving = Leaving(scope, receive)
+        call = self._call(arrival, live)
+        leaving = Leaving(arrival)
         try:
-            await self._serve(call, scope, live, leaving, down)
+            await self._serve(call, arrival, live, leaving, down)
         except GatewayError as error:
             await self._refuse(call, error, down)
         except ClientGone:
@@ -88,33 +98,44 @@ class Proxy:
             leaving.stop()
             live.leave()
 
-    def _call(self, scope: Scope, live: Live) -> Call:
+    def _call(self, arrival: Arrival, live: Live) -> Call:
         wall_ns = self._clock.wall_ns()
-        client = scope.get("client")
         call = Call(
             id=self._ids.new(wall_ns),
             route=UNKNOWN,
             dialect="openai",
-            method=scope["method"],
+            method=arrival.method,
             path=b"",
-            query=scope["query_string"],
-            raw_headers=scope["headers"],
+            query=arrival.query,
+            raw_headers=arrival.headers,
             started_ns=self._clock.now_ns(),
             started_wall_ns=wall_ns,
-            peer=client[0] if client else "",
+            peer=arrival.peer,
+            headers=arrival.fields,
+            memo=arrival.memo,
         )
         call.pipeline = live.pipeline
         call.demo = live.demo
         return call
 
-    def _match(self, call: Call, scope: Scope) -> Match:
-        raw_path = scope.get("raw_path") or scope["path"].encode()
+    def _match(self, call: Call, arrival: Arrival) -> Match:
+        known: tuple[Dialect, bytes, Match] | None = call.memo.get("match")
+        if known is None:
+            match = self._find(call, arrival)
+            call.memo["match"] = call.dialect, call.path, match
+            return match
+        call.dialect, call.path, match = known
+        call.route = match.route
+        return match
+
+    def _find(self, call: Call, arrival: Arrival) -> Match:
+        raw_path = arrival.raw_path
         if raw_path.startswith(b"/workers"):
             call.dialect = "plain"
         elif raw_path.startswith(b"/v1/messages") or b"anthropic-version" in call.headers:
             call.dialect = "anthropic"  # also on /v1/models and others that both have (TERMS 13)
         try:
-            call.path = canonical(raw_path)
+            call.path = raw_path if arrival.is_direct else canonical(raw_path)
         except BadTarget as error:
             raise BadRequest(f"The path of this request is not acceptable: {error}.") from None
         match = self._router.match(call.method, call.path)
@@ -123,10 +144,11 @@ class Proxy:
             raise NotOffered("WebSocket and Realtime are not offered; use the HTTP and SSE routes.")
         return match
 
-    async def _serve(self, call: Call, scope: Scope, live: Live, leaving: Leaving, down: Downstream) -> None:
-        match = self._match(call, scope)
+    async def _serve(self, call: Call, arrival: Arrival, live: Live, leaving: Leaving, down: Downstream) -> None:
+        match = self._match(call, arrival)
         await live.pipeline.greet(call)
-        inbound = Inbound(leaving.receive, call.header(b"content-length"), live.body_limit)
+        length = call.headers.get(b"content-length")
+        inbound = Inbound(arrival.receive, length, live.body_limit, arrival.exchange if arrival.is_direct else None)
         peeked = await self._read(call, match, inbound, live)
         if inbound.ended:
             leaving.watch()

@@ -17,6 +17,8 @@ Message = dict[str, Any]
 Scope = dict[str, Any]
 Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
+Direct = Callable[["Exchange"], Awaitable[None] | None]
+
 BODILESS = frozenset((204, 304))
 
 
@@ -27,6 +29,8 @@ class Connection(Protocol):
     outflow: Outflow
     responses: ResponseHeads
     server_state: ServerState
+    client: tuple[str, int] | None
+    task: asyncio.Task[None] | None
 
     def continue_reading(self, exchange: "Exchange") -> None: ...
     def can_drain(self, exchange: "Exchange") -> bool: ...
@@ -37,7 +41,8 @@ class Exchange:
     """One request and its response. Attributes an application may read:
 
     `disconnected`: whether the client has left. `fields`: request header values by lower-case name (the last one
-    where a name is repeated; credentials, content-type and what frames the message are never repeated).
+    where a name is repeated; credentials, content-type and what frames the message are never repeated). `arrived`:
+    whether the request body is here in full; `take` gives it then.
     """
 
     # Defaults live on the class: a request sets only what differs.
@@ -66,6 +71,17 @@ class Exchange:
 
     # For the application -------------------------------------------------------------------------------------------
 
+    @property
+    def peer(self) -> str:
+        """The client's address, or nothing."""
+        client = self._connection.client
+        return client[0] if client is not None else ""
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task that serves this request when the application is called directly."""
+        return self._connection.task
+
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, synchronously, when the client leaves before its response is complete.
 
@@ -83,10 +99,20 @@ class Exchange:
         while not (self.disconnected or self.complete):
             if not self._received:
                 if self.arrived or self._pieces is not None:
-                    return {"type": "http.request", "body": self._take(), "more_body": not self.arrived}
+                    return {"type": "http.request", "body": self.take(), "more_body": not self.arrived}
                 self._connection.continue_reading(self)
             await self._wait()
         return {"type": "http.disconnect"}
+
+    @property
+    def is_crowded(self) -> bool:
+        """More was written than the client takes at once: wait for `drained` before writing more."""
+        return self._connection.outflow.paused
+
+    async def drained(self) -> None:
+        """Return when there is room for more of the response, or nobody to take it."""
+        if self._connection.outflow.paused:
+            await self._connection.outflow.drained()
 
     async def send(self, message: Message) -> None:
         """ASGI's send. The head goes out with the first body message; returns when there is room for more.
@@ -194,8 +220,8 @@ class Exchange:
             except Exception:
                 logger.exception("An on_disconnect callback failed")
 
-    def _take(self) -> bytes:
-        """What has arrived of the body since the last message."""
+    def take(self) -> bytes:
+        """What has arrived of the body since it was taken or received last."""
         pieces, self._pieces = self._pieces, None
         self.buffered = 0
         self._received = self.arrived

@@ -8,7 +8,7 @@ Clients repeat their lines, so a line that was read once is remembered (bounded,
 credential), and a request costs one look-up a line.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.server.paths import UNRESERVED, check_host, origin_form
 from gateway.server.refusal import BadFraming, BadTarget, Refusal
@@ -46,7 +46,9 @@ class RequestLine(NamedTuple):
 class Head:
     """One request's head. `path` is canonical, `length` the body's length in bytes or CHUNKED.
 
-    `fields` gives the value by lower-case name, the last one where a name is repeated.
+    `fields` gives the value by lower-case name, the last one where a name is repeated. `memo` is for the application:
+    what follows from this head alone. Heads that are alike but for the number in Content-Length share it, so it must
+    not depend on that; it lasts as long as their connection.
     """
 
     method: str
@@ -58,6 +60,9 @@ class Head:
     length: int = 0
     keep_alive: bool = True
     expects_continue: bool = False
+
+    def __init__(self) -> None:
+        self.memo: dict[Any, Any] = {}
 
 
 class HeadReader:

@@ -14,6 +14,9 @@ What differs from stock uvicorn, and is meant to:
 - `scope["extensions"]["tidegate"]` is the `Exchange`: its attribute `disconnected` and its method
   `on_disconnect(callback)` tell at once that the client has left, without a task that waits for it; its `fields` gives
   request headers by name.
+- An application may have a method `direct(exchange)`: what it returns is awaited instead of an ASGI call, unless it
+  is None. It reads the request from the exchange's `head`, `take` and `receive`, and answers by `begin` and
+  `send_body`, without messages in between.
 - A client that shuts down its sending side has left. After that, `send` drops what it is given.
 - There is no access log here, and no WebSocket.
 """
@@ -86,6 +89,7 @@ class TidegateProtocol(asyncio.Protocol):
         self._stopping = False
         self._idle: asyncio.Future[Exchange | None] | None = None
         self._peer: str | None = None
+        self.task: asyncio.Task[None] | None = None
 
     # Transport callbacks --------------------------------------------------------------------------------------------
 
@@ -278,16 +282,19 @@ class TidegateProtocol(asyncio.Protocol):
             idle.set_result(exchange)
             return
         tasks = self.server_state.tasks
-        task = self.loop.create_task(self._serve(exchange))
+        task = self.task = self.loop.create_task(self._serve(exchange))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     async def _serve(self, exchange: Exchange | None) -> None:
         """Run the application for one request after the other."""
-        app = self.wire.app
+        app, direct = self.wire.app, self.wire.direct
         while exchange is not None:
             try:
-                await app(self._scope(exchange), exchange.receive, exchange.send)
+                if direct is not None and (answering := direct(exchange)) is not None:
+                    await answering
+                else:
+                    await app(self._scope(exchange), exchange.receive, exchange.send)
             except Exception as error:
                 self._fail(exchange, error)
             except BaseException:

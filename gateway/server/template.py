@@ -41,6 +41,7 @@ class HeadTemplate:
         head = Head()
         head.method, head.minor, head.path, head.query = model.method, model.minor, model.path, model.query
         head.keep_alive, head.expects_continue = model.keep_alive, model.expects_continue
+        head.memo = model.memo
         head.headers = model.headers.copy()
         head.fields = model.fields.copy()
         if self._place >= 0:

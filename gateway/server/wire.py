@@ -6,7 +6,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.server.exchange import Application
+from gateway.server.exchange import Application, Direct
 from gateway.server.head import HeadReader
 from gateway.server.limits import WireLimits
 from gateway.server.peers import Peers
@@ -29,6 +29,8 @@ class Wire:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.app: Application = config.loaded_app
+        # Not where the server adds to the path, or other middleware stands between.
+        self.direct: Direct | None = None if config.root_path else getattr(self.app, "direct", None)
         self.limits = limits
         self.server_state = server_state
         self.connections: set[Any] = server_state.connections  # uvicorn types it as its own protocols
