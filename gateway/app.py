@@ -21,6 +21,7 @@ from gateway.directory import Directory
 from gateway.errors import InvalidKey
 from gateway.events import Events
 from gateway.forward import Forwarder
+from gateway.holds import renew
 from gateway.ids import Ids
 from gateway.live import Live
 from gateway.metrics import Metrics
@@ -88,6 +89,8 @@ class Gateway:
         await self.store.start()
         self.scheduler = Scheduler(self.store, self.clock)
         self.scheduler.renew = self._renew
+        renewing = asyncio.ensure_future(renew(self.store, self.scheduler.holding))
+        self._opened.callback(renewing.cancel)
         self._opened.push_async_callback(self.store.aclose)
         self._opened.push_async_callback(self._close_demo)
         self._opened.push_async_callback(self._close_clients)

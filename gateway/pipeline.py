@@ -17,6 +17,7 @@ import structlog
 
 from gateway.call import WHOLE, Call, Held, Need, Outcome
 from gateway.errors import GatewayError, Internal
+from gateway.holds import HOLD_TTL_S
 from gateway.metrics import Metrics
 from gateway.policy import Policy
 from gateway.ratelimit import refusal
@@ -25,8 +26,6 @@ from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
 from gateway.usage import Usage
 
-#: A hold outlives its call's longest wait and run; a call that runs longer renews it.
-HOLD_TTL_S = 900.0
 #: Shadow limits that are kept ready.
 MOST_SHADOWS = 50_000
 
@@ -90,6 +89,7 @@ class Pipeline:
     async def settle(self, call: Call, outcome: Outcome) -> None:
         """Tells every waiting policy and the store how it ended. Never raises; a second call does nothing."""
         pending, call.pending = call.pending, []
+        self._scheduler.holding.discard(call.id)
         for step, generator in reversed(pending):
             await self._conclude(step, generator, outcome, call)
         hold, call.hold = call.hold, ""
@@ -222,6 +222,7 @@ class Pipeline:
         target = call.targets[0] if call.targets else None
         held, waiting = _split(call.needs, call, target)
         call.hold = call.id
+        self._scheduler.holding.add(call.id)
         queued = False
         if waiting or call.not_before_ns:
             if call.placement is None:

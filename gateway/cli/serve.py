@@ -140,7 +140,8 @@ def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
         max_headers=settings.max_headers,
         max_header_bytes=settings.max_header_bytes,
         max_connections_per_address=settings.max_connections_per_address,
-        uncapped=tuple(str(network) for network in settings.uncapped),
+        # one address speaks for many behind a proxy
+        uncapped=tuple(str(network) for network in (*settings.uncapped, *settings.trusted_proxies)),
     )
     config = uvicorn.Config(
         gateway,

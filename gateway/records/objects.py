@@ -36,7 +36,10 @@ class Objects:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def add(self, id: str, org: str, client: str, provider: str, kind: str) -> None:
-        """Journals a new object (survives kill -9); known to `owner` at once."""
+        """Journals a new object (survives kill -9); known to `owner` at once. An id that is known already stays with
+        its maker: no reply of a provider can move it over the wall."""
+        if self._latest.get(id) is not None:
+            return
         if len(id) > _LONGEST_ID:
             structlog.get_logger().error("a provider's object has an id too long to keep", provider=provider, kind=kind)
             return

@@ -54,7 +54,7 @@ class Posting:
         self._rollups = rollups
         self._attempts = Bulk(schema.attempts)
         self._calls = Bulk(schema.calls)
-        self._objects = Bulk(schema.objects, replace=True)
+        self._objects = Bulk(schema.objects, keep=True)
         self._state = Bulk(schema.ledger_state, replace=True)
         self._intent = msgspec.msgpack.Decoder(AttemptRow).decode
         self._settlement = msgspec.msgpack.Decoder(tuple[AttemptRow, CallRow | None]).decode
@@ -90,7 +90,8 @@ class Posting:
             group.calls.append(self._call(found.payload))
         elif found.kind == OBJECT:
             made = self._object(found.payload)
-            group.objects[made.id] = made
+            if group.objects.get(made.id) is None:  # who made it first has it
+                group.objects[made.id] = made
         elif found.kind == OBJECT_GONE:
             group.objects[found.payload.decode()] = None
         else:

@@ -20,9 +20,10 @@ _SIZES = (96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 
 
 class Bulk:
-    """An insert into one table; `add` names the columns that a row with the same primary key is added to."""
+    """An insert into one table; `add` names the columns that a row with the same primary key is added to;
+    `replace` overwrites that row, `keep` leaves it as it is."""
 
-    def __init__(self, table: Table, *, add: Sequence[str] = (), replace: bool = False) -> None:
+    def __init__(self, table: Table, *, add: Sequence[str] = (), replace: bool = False, keep: bool = False) -> None:
         statement = insert(table)
         keys = [column.name for column in table.primary_key]
         if add:
@@ -31,6 +32,8 @@ class Bulk:
         elif replace:
             others = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
             statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
+        elif keep:
+            statement = statement.on_conflict_do_nothing(index_elements=keys)
         text = str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
         one = "(" + ", ".join("?" * len(table.columns)) + ")"
         before, marks, after = text.partition(one)

@@ -36,6 +36,8 @@ class Scheduler:
         self._waiting: dict[str, tuple[Waiter, Future[Option]]] = {}
         self._loop: AbstractEventLoop | None = None
         self._pumping = False
+        #: Calls that hold something: those that wait and those that run.
+        self.holding: set[str] = set()
         #: Brings a waiting call under the configuration in force, or raises the GatewayError that ends it.
         self.renew: Callable[[Call], None] = lambda call: None
 

@@ -61,3 +61,14 @@ async def test_an_id_longer_than_any_provider_makes_is_nobodys(open_records: Any
     records.objects.discard("f" * 20_000)
     await records.ledger.flush()
     assert await records.objects.owner("f" * 20_000) is None
+
+
+async def test_who_made_an_object_first_keeps_it(open_records: Any) -> None:
+    """A reply that names another org's object does not move it over the wall, now or after a restart."""
+    records = await open_records()
+    records.objects.add("file-1", "acme", "c", "openai", "file")
+    records.objects.add("file-1", "other", "d", "openai", "file")
+    assert (await records.objects.owner("file-1")).org == "acme"
+    await records.aclose()
+    records = await open_records()
+    assert (await records.objects.owner("file-1")).org == "acme"
