@@ -310,7 +310,7 @@ class Pipeline:
         if shadow is None:
             if len(self._shadows) >= MOST_SHADOWS:
                 self._shadows.clear()
-            shadow = self._shadows[limit] = replace(limit, key=f"shadow:{limit.key}")
+            shadow = self._shadows[limit] = limit.shadow()
         return shadow
 
     async def _settle_shadows(self, call: Call, outcome: Outcome) -> None:

@@ -170,7 +170,7 @@ class MemoryStore(Store):
         kept = [index for index in range(len(held.wants)) if index not in dropped]
         for index in sorted(dropped, reverse=True):
             held.states[index].settle(held.taken[index], held.wants[index][1], 0, now)
-        gone = [held.states[index].limit.key for index in dropped]
+        gone = [held.states[index].limit.name for index in dropped]
         held.wants = (*[held.wants[index] for index in kept], *wants)
         held.states = [held.states[index] for index in kept] + states
         held.taken = [held.taken[index] for index in kept] + taken
@@ -195,10 +195,10 @@ class MemoryStore(Store):
         for (_, amount), state, took, used in zip(wants, held.states, held.taken, actual):  # noqa: B905 (checked above)
             state.settle(took, amount, used, now)
             if used > amount:
-                self._debtors[state.limit.key] = state
+                self._debtors[state.limit.name] = state
         self.changed = True
         if self._freed is not None:
-            self._freed([state.limit.key for state in held.states])
+            self._freed([state.limit.name for state in held.states])
 
     async def release(self, hold: str) -> None:
         now = self._now()
@@ -208,7 +208,7 @@ class MemoryStore(Store):
         if held is not None:
             self._undo(held.wants, held.states, held.taken, now)
             if self._freed is not None:
-                self._freed([state.limit.key for state in held.states])
+                self._freed([state.limit.name for state in held.states])
 
     async def renew(self, hold: str, ttl_s: float) -> None:
         now = self._now()
@@ -332,7 +332,7 @@ class MemoryStore(Store):
                 for (_, amount), state, took in zip(held.wants, held.states, held.taken, strict=True):
                     state.settle(took, amount, amount, now)
                 if self._freed is not None:
-                    self._freed([state.limit.key for state in held.states])
+                    self._freed([state.limit.name for state in held.states])
         if now >= self._sweep_at:
             self._sweep(now)
         self._wake_at = min(self._sweep_at, self._expiries[0][0]) if self._expiries else self._sweep_at

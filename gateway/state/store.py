@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import msgspec
@@ -20,11 +20,25 @@ class Limit:
     """What all limits have: a key, how much fits, and which x-ratelimit header family it feeds, if any.
 
     Compared by identity (`same` compares what they say): a store finds its state by the object, so build limits once.
+    Limits that draw on the same thing (views of a pool) have its name as their `group`: what one frees, the others may
+    take. `own` is the same limit restricted to what nobody else may take, where there is such a part: it stays open to
+    its owner when others wait for the rest.
     """
 
     key: str
     capacity: int
     header: str = ""  # "requests" | "tokens" | ""
+    group: str = field(default="", kw_only=True)
+    own: Limit | None = field(default=None, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """What `Store.listen` calls it."""
+        return self.group or self.key
+
+    def shadow(self) -> Limit:
+        """A limit of the same figures that takes nothing from this one; for observing."""
+        return replace(self, key=f"shadow:{self.key}", group=self.group and f"shadow:{self.group}", own=None)
 
     def same(self, other: Limit) -> bool:
         """Whether both say the same of the same limit."""
@@ -189,8 +203,9 @@ class Store(ABC):
 
     @abstractmethod
     def listen(self, freed: Freed | None) -> None:
-        """Has `freed` called with the keys of limits of which something was given back (settled, released, expired),
-        for whoever waits; None: nobody waits. What comes back by time alone is told by `Lack.retry_after_s`."""
+        """Has `freed` called with the names (group, else key) of limits of which something was given back (settled,
+        released, expired), for whoever waits; None: nobody waits. What comes back by time alone is told by
+        `Lack.retry_after_s`."""
 
     @abstractmethod
     def watch(self, name: str, crossed: Crossed) -> None:
