@@ -16,6 +16,7 @@ from gateway.call import Call
 from gateway.calllog import CallLog
 from gateway.clock import Clock
 from gateway.conclude import Concluder
+from gateway.control.budgets import BudgetDesk
 from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
 from gateway.errors import InvalidKey
@@ -26,6 +27,7 @@ from gateway.ids import Ids
 from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.objects import ObjectWall
+from gateway.periods import Adjustments
 from gateway.prices import Prices
 from gateway.proxy import Proxy
 from gateway.rebuild import rebuild
@@ -52,6 +54,7 @@ class Gateway:
     store: Store
     scheduler: Scheduler
     directory: Directory
+    adjustments: Adjustments
     prices: Prices
     time_zone: str
 
@@ -81,10 +84,13 @@ class Gateway:
         logs.configure(json, server.log_level)
         self.log = CallLog(json, enabled=server.log_level in ("debug", "info"))
         self._opened.callback(self.log.close)
-        self.records = await Records.open(Path(server.data_dir), options, clock=self.clock, pepper=pepper)
+        self.records = await Records.open(
+            Path(server.data_dir), options, clock=self.clock, pepper=pepper, events=self.events
+        )
         self._opened.push_async_callback(self.records.aclose)
         self.directory = Directory(self.records.pepper, self.clock)
         self.records.attach(self.directory)
+        self.adjustments = Adjustments(await self.records.adjustments.load())
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
         self.scheduler = Scheduler(self.store, self.clock)
@@ -217,7 +223,16 @@ class Gateway:
         async def status() -> Any:
             return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls}
 
-        return {**self.records.verbs(), "reload": reload, "status": status}
+        budgets = BudgetDesk(
+            self.adjustments,
+            self.records.adjustments.add,
+            lambda: self._live.pipeline.policies,
+            self.directory,
+            self.events,
+            self.clock,
+            self.time_zone,
+        )
+        return {**self.records.verbs(), **budgets.verbs(), "reload": reload, "status": status}
 
     @property
     def demo(self) -> bool:

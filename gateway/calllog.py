@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import orjson
 
+from gateway.prices import usd
 from gateway.records.rows import CallRow
 
 #: Lines that may wait for a slow reader of our output; more are dropped and counted.
@@ -125,7 +126,7 @@ class CallLog:
             about = "~" if row.estimated else ""
             parts.append(f"{about}{row.input_tokens}+{row.output_tokens} tokens")
         if row.cost_pusd:
-            parts.append(f"${row.cost_pusd / 1e12:.6f}")
+            parts.append(f"${usd(row.cost_pusd)}")
         if row.error:
             parts.append(row.error + (f" by {row.policy}" if row.policy else ""))
         if marks:

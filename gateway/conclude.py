@@ -8,6 +8,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError, Header
 from gateway.metrics import Metrics
 from gateway.ratelimit import headers as rate_headers
+from gateway.rates import charge_of
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import CallRow
 from gateway.state.store import Store
@@ -94,7 +95,6 @@ class Concluder:
         last = attempts[-1] if attempts else None
         duration_us = (self._now_ns() - call.started_ns) // 1000
         cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
-        discount = call.client.tier.discount_percent
         code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
         return CallRow(
             id=call.id,
@@ -123,7 +123,7 @@ class Concluder:
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             cost_pusd=cost,
-            charge_pusd=cost if discount == 0 else (cost * (100 - discount) + 50) // 100,
+            charge_pusd=charge_of(cost, call.client.tier.discount_percent),
             estimated=usage.estimated,
             unpriced=last.unpriced if last is not None else False,
             notes=call.notes or None,

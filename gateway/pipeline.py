@@ -333,8 +333,8 @@ class Pipeline:
         return _split(call.needs, call, target)
 
     def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:
-        """The first lacking need that refuses, else the first that would wait."""
-        lack = min(grant.lacks, key=lambda lack: held[lack.index][0].waits)
+        """One that never fits, else the first lacking need that refuses, else the first that would wait."""
+        lack = min(grant.lacks, key=lambda lack: (lack.retry_after_s is not None, held[lack.index][0].waits))
         need, limit, amount, _ = held[lack.index]
         waits = [one.retry_after_s for one in grant.lacks]
         longest = None if None in waits else max(cast("list[float]", waits))

@@ -39,6 +39,34 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     env: dict[str, str] = field(default_factory=dict)
+    command_line: tuple[str, ...] = ()
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Ends the process, by kill -9 or as it should be, starts another on the same port and data, and waits until
+        it is ready."""
+        if kill:
+            self.process.kill()
+            self.process.wait()
+        else:
+            assert self.stop() == 0, self.output
+        with (self.folder / "output.txt").open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command_line, env=self.env, cwd=self.folder, stdout=output, stderr=output
+            )
+        self.wait_ready()
+
+    def wait_ready(self, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the gateway ended with {self.process.returncode}:\n{self.output}")
+            try:
+                if self.request("GET", "/readyz", key=None)[0] == 200:
+                    return
+            except (ConnectionError, urllib.error.URLError):
+                time.sleep(0.02)
+        self.process.kill()
+        raise AssertionError(f"the gateway did not become ready:\n{self.output}")
 
     @property
     def address(self) -> str:
@@ -115,18 +143,9 @@ def start_gateway(folder: Path, config: str = "", *, env: dict[str, str] | None 
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, env=full, cwd=folder, stdout=output, stderr=output)
     full["TIDEGATE__SERVER__DATA_DIR"] = str(folder / "data")
-    server = Server(folder, path, process, port, full)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise AssertionError(f"the gateway ended with {process.returncode}:\n{server.output}")
-        try:
-            if server.request("GET", "/readyz", key=None)[0] == 200:
-                return server
-        except (ConnectionError, urllib.error.URLError):
-            time.sleep(0.02)
-    process.kill()
-    raise AssertionError(f"the gateway did not become ready:\n{server.output}")
+    server = Server(folder, path, process, port, full, tuple(command))
+    server.wait_ready()
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,7 @@ class ImageStream(EventsMeter):
         self._size: str | None = None
         self._quality: str | None = None
         self._sum = Usage()
+        self._tokens: dict[str, int] = {}  # of images, where a reply tells them apart
         self._is_stated = True
 
     def _read(self, event: bytes) -> None:
@@ -132,14 +133,16 @@ class ImageStream(EventsMeter):
             return
         self._count += 1
         one = Usage()
-        said = reported is not None and all(reported.into(one))
+        said = reported is not None and all(reported.images_into(one))
         self._is_stated = self._is_stated and said
         self._sum.input_tokens += one.input_tokens
         self._sum.cached_tokens += one.cached_tokens
         self._sum.output_tokens += one.output_tokens
+        for name, count in one.units.items():
+            self._tokens[name] = self._tokens.get(name, 0) + count
 
     def _usage(self) -> tuple[Usage, Said]:
-        self._sum.units = image_units(self._call, self._size, self._quality, self._count)
+        self._sum.units = image_units(self._call, self._size, self._quality, self._count) | self._tokens
         self._sum.estimated = not self._is_stated or self._count == 0
         return self._sum, ALL
 

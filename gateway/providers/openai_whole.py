@@ -109,7 +109,7 @@ class ImagesMeter(TextMeter):
             return Usage()
         usage = Usage(units=self._units(reply.size, reply.quality, None if reply.data is None else len(reply.data)))
         if reply.usage is not None:
-            reply.usage.into(usage)
+            reply.usage.images_into(usage)
         else:
             usage.estimated = not (self._call.facts.model or "").startswith("dall-e")
         if reply.svg_usage is not None:
@@ -124,7 +124,7 @@ class ImagesMeter(TextMeter):
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:
         usage = self._of_part(tail)
         reported = loosely(usage_near_end(tail), OpenAIUsage)
-        usage.estimated = reported is None or not all(reported.into(usage))
+        usage.estimated = reported is None or not all(reported.images_into(usage))
         return usage
 
     def _units(self, size: str | None, quality: str | None, count: int | None) -> dict[str, int]:

@@ -33,6 +33,7 @@ class Details(msgspec.Struct):
     cache_write_tokens: Number = None
     cache_write_tokens_details: CacheWrites | None = None
     audio_tokens: Number = None
+    image_tokens: Number = None
     reasoning_tokens: Number = None
 
 
@@ -71,9 +72,19 @@ class OpenAIUsage(msgspec.Struct, kw_only=True):
                 usage.reasoning_tokens = whole(written.reasoning_tokens)
             if written.audio_tokens:
                 usage.audio_output_tokens = whole(written.audio_tokens)
+            if written.image_tokens:
+                usage.units["image_output_tokens"] = whole(written.image_tokens)
         if self.seconds is not None:
             usage.units["audio_ms"] = milliseconds(self.seconds)
         return given is not None, made is not None
+
+    def images_into(self, usage: Usage) -> Said:
+        """As `into`, of a reply of images: that none of its output was drawn is said by a zero, and else unknown."""
+        said = self.into(usage)
+        written = self.output_tokens_details
+        if written is not None and written.image_tokens is not None:
+            usage.units["image_output_tokens"] = whole(written.image_tokens)
+        return said
 
 
 def _completed(given: Number, made: Number, total: int | float) -> tuple[Number, Number]:
@@ -89,6 +100,8 @@ def _read_parts(read: Details, usage: Usage) -> None:
         usage.cached_tokens = whole(read.cached_tokens)
     if read.audio_tokens:
         usage.audio_input_tokens = whole(read.audio_tokens)
+    if read.image_tokens:
+        usage.units["image_input_tokens"] = whole(read.image_tokens)
     if read.cache_write_tokens:
         usage.cache_write_tokens = whole(read.cache_write_tokens)
     if read.cache_write_tokens_details is not None:
