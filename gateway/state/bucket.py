@@ -57,6 +57,11 @@ class BucketState:
         new is full under the new ones too, whether or not it was forgotten in between."""
         if self.idle(now):
             return BucketState(limit, now)
+        self.resize(limit)
+        return self
+
+    def resize(self, limit: Bucket) -> None:
+        """Other parameters from now on, as of the last `advance`; a larger bucket fills by its rate."""
         if limit.per_ns != self.per:
             self._rescale(limit.per_ns)
         full = limit.capacity * limit.per_ns
@@ -66,7 +71,12 @@ class BucketState:
             self.room += full - self.full
             self.loose += full - self.full
         self.limit, self.full, self.refill = limit, full, limit.refill
-        return self
+
+    def gain(self, amount: int) -> int:
+        """Fills it as if by time, as of the last `advance`; gives what did not fit. In scaled units."""
+        fits = min(amount, self.room)
+        self._eat(fits)
+        return amount - fits
 
     def _rescale(self, per: int) -> None:
         """Chunks are rounded down, the room up: never in the caller's favour."""

@@ -7,7 +7,7 @@ from the ledger by the policies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import length_hint
@@ -17,11 +17,28 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.state.bucket import BucketState
+from gateway.state.plan import View
+from gateway.state.pool import PoolState
 from gateway.state.seconds import ns_of, seconds_of
 from gateway.state.slots import SlotsState
 from gateway.state.snapshot import VERSION, Header, Line, encode, line_of, seal, state_of, unseal
-from gateway.state.store import Bucket, Crossed, Freed, Grant, Lack, Level, Limit, Slots, Store, Tally, Want, Window
+from gateway.state.store import (
+    Bucket,
+    Crossed,
+    Freed,
+    Grant,
+    Lack,
+    Level,
+    Limit,
+    PartLevel,
+    Slots,
+    Store,
+    Tally,
+    Want,
+    Window,
+)
 from gateway.state.tally import TallyState
+from gateway.state.view import ViewState
 from gateway.state.window import WindowState
 
 if TYPE_CHECKING:
@@ -57,6 +74,7 @@ class MemoryStore(Store):
         self._now = clock.now_ns
         self._journal = journal
         self._states: dict[str, Any] = {}  # by the limits' keys
+        self._pools: dict[str, PoolState] = {}  # by the groups of their views
         self._known: dict[Limit, Any] = {}  # the same by the limits themselves, as they were last seen
         self._holds: dict[str, Hold] = {}
         self._expiries: list[tuple[int, str]] = []  # heap; entries of ended and renewed holds stay until they surface
@@ -74,6 +92,13 @@ class MemoryStore(Store):
             metrics.gauge("tidegate_store_limits", "Limits in memory.", lambda: [((), len(self._states))])
             metrics.gauge("tidegate_store_holds", "Calls that hold something.", lambda: [((), len(self._holds))])
             metrics.gauge("tidegate_store_debt", "Units used above what was reserved.", self._debt_by_unit, ("unit",))
+            labels = ("pool", "part")
+            metrics.gauge(
+                "tidegate_pool_available", "Units that a part of a pool has.", self._by_part("available"), labels
+            )
+            metrics.gauge("tidegate_pool_capacity", "Units it has when full.", self._by_part("capacity"), labels)
+            metrics.gauge("tidegate_pool_lent", "Units of it that others hold.", self._by_part("lent"), labels)
+            metrics.gauge("tidegate_pool_debt", "Units of it that are owed.", self._by_part("debt"), labels)
 
     async def start(self) -> None:
         if self._journal is not None:
@@ -229,6 +254,8 @@ class MemoryStore(Store):
             state = self._known.get(limit)
             if state is None and limit.key in self._states:
                 state = self._state(limit, now)
+            elif state is None and isinstance(limit, View):
+                state = self._view(limit, now)
             elif state is None:
                 state = STATES[type(limit)](limit, now)  # as good as new, and not kept for being looked at
             state.advance(now)
@@ -238,6 +265,15 @@ class MemoryStore(Store):
     async def restate(self, limit: Limit, used: Iterable[tuple[int, int]]) -> None:
         now = self._now()
         self._state(limit, now).restate(used, now)
+
+    async def parts(self, view: View) -> list[PartLevel]:
+        now = self._now()
+        return self._view(view, now).pool.levels(now)
+
+    async def learn(self, view: View, remaining: int | None, pause_s: float = 0.0, age_s: float = 0.0) -> None:
+        now = self._now()
+        self._view(view, now).pool.learn(remaining, ns_of(pause_s), ns_of(age_s), now)
+        self.changed = True
 
     def dump(self) -> bytes:
         """A snapshot of all limits (see `snapshot.py`), taken at once."""
@@ -251,6 +287,9 @@ class MemoryStore(Store):
         now = self._now()
         for line in lines:
             state = state_of(line, now - down_ns - header.now_ns, now)
+            if isinstance(state, PoolState):
+                self._pools[line.key] = state
+                continue
             if isinstance(state, TallyState):
                 state.crossed = self._crossed
             before = self._states.get(line.key)
@@ -260,12 +299,12 @@ class MemoryStore(Store):
 
     def keys(self) -> list[str]:
         """Names of all limits in memory."""
-        return list(self._states)
+        return [*self._states, *self._pools]
 
     def lines(self, keys: Iterable[str]) -> list[Line]:
         """What a snapshot says of these limits."""
         now = self._now()
-        lines = [line_of(self._states.get(key), now) for key in keys]
+        lines = [line_of(key, self._states.get(key) or self._pools.get(key), now) for key in keys]
         return [line for line in lines if line is not None]
 
     def listen(self, freed: Freed | None) -> None:
@@ -283,7 +322,9 @@ class MemoryStore(Store):
         state: Any = self._states.get(limit.key)
         if state is not None:
             self._known.pop(state.limit, None)
-        if state is None or state.kind is not type(limit):
+        if isinstance(limit, View):
+            state = self._view(limit, now)
+        elif state is None or state.kind is not type(limit):
             state = STATES[type(limit)](limit, now)
             if isinstance(state, TallyState):
                 state.crossed = self._crossed
@@ -293,6 +334,14 @@ class MemoryStore(Store):
             state = state.adopt(limit, now)
         self._states[limit.key] = self._known[limit] = state
         return state
+
+    def _view(self, limit: View, now: int) -> ViewState:
+        """A view of the pool of its group. A view has no state of its own, the pool is never forgotten."""
+        pool = self._pools.get(limit.group)
+        if pool is None:
+            pool = self._pools[limit.group] = PoolState(limit.plan, now)
+        pool.adopt(limit.plan, now)
+        return ViewState(limit, pool)
 
     def _refuse(self, wants: Sequence[Want], now: int) -> Grant:
         """What is lacking: takes one after the other again and gives all back."""
@@ -350,6 +399,13 @@ class MemoryStore(Store):
         if length_hint(self._round) == 0 and now >= self._round_at:
             self._round = iter(list(self._states.items()))
             self._round_at = now + ROUND_NS
+
+    def _by_part(self, figure: str) -> Callable[[], list[tuple[tuple[str, ...], int]]]:
+        return lambda: [
+            ((pool.plan.pool, level.name), getattr(level, figure))
+            for pool in self._pools.values()
+            for level in pool.levels(self._now())
+        ]
 
     def _debt_by_unit(self) -> list[tuple[tuple[str, ...], int]]:
         """What is owed now, by the unit of the limits that owe."""

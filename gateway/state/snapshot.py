@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.state.bucket import BucketState
+from gateway.state.plan import Part, Plan
+from gateway.state.pool import PoolState
 from gateway.state.store import Bucket, Tally, Window
 from gateway.state.tally import Period, TallyState
 from gateway.state.window import WindowState
@@ -60,8 +62,18 @@ class TallyLine(msgspec.Struct, tag="tally", array_like=True):
     periods: list[tuple[str, int, int, int]]  # name, used or held, marks told, when touched
 
 
-Line = BucketLine | WindowLine | TallyLine
-State = BucketState | WindowState | TallyState
+class PoolLine(msgspec.Struct, tag="pool", array_like=True):
+    """A pool: what was missing of each part at `at`, and until when its provider wants to be left alone."""
+
+    key: str
+    pool: str
+    parts: list[tuple[str, int, int, int]]  # name, capacity, refill, room (scaled)
+    at: int
+    paused_until: int
+
+
+Line = BucketLine | WindowLine | TallyLine | PoolLine
+State = BucketState | WindowState | TallyState | PoolState
 _LINE = msgspec.json.Decoder(Line)
 _HEADER = msgspec.json.Decoder(Header)
 
@@ -70,7 +82,7 @@ class BadSnapshotError(ValueError):
     """Not a whole snapshot of a version that is understood."""
 
 
-def line_of(state: object, now: int) -> Line | None:
+def line_of(key: str, state: object, now: int) -> Line | None:
     """What is kept of a state; None: nothing needs to be (slots, and what is as good as new)."""
     if isinstance(state, BucketState):
         state.advance(now)
@@ -87,6 +99,10 @@ def line_of(state: object, now: int) -> Line | None:
         periods = [(p.name, p.used + p.held, p.told, p.touched) for p in (state.period, *state.other.values())]
         tally = state.limit
         return TallyLine(tally.key, tally.capacity, tally.soft, tally.ends_wall_ns, periods)
+    if isinstance(state, PoolState):
+        state.advance(now)
+        parts = [(one.part.name, one.part.capacity, one.part.refill, one.bucket.room) for one in state.parts.values()]
+        return PoolLine(key, state.plan.pool, parts, now, state.paused_until)
     return None
 
 
@@ -102,11 +118,23 @@ def state_of(line: Line, shift: int, now: int) -> State:
         window = WindowState(Window(line.key, line.capacity, line.header, line.span_ns), now)
         window.restate([(max(0, now - end - shift), amount) for end, amount in line.slices], now)
         return window
+    if isinstance(line, PoolLine):
+        return _pool_of(line, shift, now)
     current, *others = [Period(name, used, 0, 0, told, touched + shift) for name, used, told, touched in line.periods]
     tally = TallyState(Tally(line.key, line.capacity, "", current.name, line.ends_wall_ns, (), line.soft), now)
     tally.period = current
     tally.other = {period.name: period for period in others}
     return tally
+
+
+def _pool_of(line: PoolLine, shift: int, now: int) -> PoolState:
+    at = min(now, line.at + shift)
+    pool = PoolState(Plan(line.pool, tuple(Part(name, *figures) for name, *figures, _ in line.parts), version=-1), at)
+    for name, _, _, room in line.parts:
+        pool.parts[name].owe(room, at)
+    pool.advance(now)
+    pool.paused_until = line.paused_until + shift
+    return pool
 
 
 def encode(lines: Iterable[Line]) -> bytes:

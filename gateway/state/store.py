@@ -10,9 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from gateway.state.plan import View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +105,16 @@ class Lack(msgspec.Struct, gc=False):
     index: int
     available: int
     retry_after_s: float | None
+
+
+class PartLevel(msgspec.Struct, gc=False):
+    """How one part of a pool stands, in whole units. `lent` is what others hold of it; `debt` blocks it."""
+
+    name: str  # "shared", "reserved", "client ID"
+    available: int
+    capacity: int
+    lent: int
+    debt: int
 
 
 class Grant(msgspec.Struct, gc=False):
@@ -200,6 +213,15 @@ class Store(ABC):
     async def restate(self, limit: Limit, used: Iterable[tuple[int, int]]) -> None:
         """At start: what the ledger says was used of a limit, as (age in ns, amount), in any order. Windows and tallies
         are replaced by it; a bucket has at most what is left by it. Backends that never forget ignore it."""
+
+    @abstractmethod
+    async def parts(self, view: View) -> list[PartLevel]:
+        """How the parts of a pool stand; the view's plan holds from then on."""
+
+    @abstractmethod
+    async def learn(self, view: View, remaining: int | None, pause_s: float = 0.0, age_s: float = 0.0) -> None:
+        """What the provider itself said of a pool: so much was left in all `age_s` seconds ago (never raises ours),
+        and nothing is granted during the next `pause_s` seconds."""
 
     @abstractmethod
     def listen(self, freed: Freed | None) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.state.plan import REFILL_SCALE, Part, Plan, View
 from gateway.state.store import Bucket, Grant, Limit, Slots, Store, Tally, Window
 
 SECOND = 1_000_000_000
@@ -30,7 +32,21 @@ def slots(capacity: int = 2) -> Slots:
     return Slots("slots", capacity)
 
 
-EACH = [bucket(), window(), tally(), slots(10)]
+def pool(capacity: int = 10, refill: int = 1, reserved: int = 0, own: int = 0, version: int = 1) -> Plan:
+    """`refill` a second of each part."""
+    figures = {"shared": capacity, "reserved": reserved, "client a": own}
+    parts = [Part(name, most, refill * REFILL_SCALE) for name, most in figures.items() if most]
+    return Plan("pool", tuple(parts), 30 * SECOND, version)
+
+
+def view(plan: Plan | None = None, takes: tuple[str, ...] = ("shared",), owned: int = 0, **more: Any) -> View:
+    plan = plan or pool()
+    capacity = sum(part.capacity for part in plan.parts if part.name in takes)
+    key = f"pool {' '.join(takes)} {more}"
+    return View(key, capacity, group="pool", plan=plan, takes=takes, owned=owned, **more)
+
+
+EACH = [bucket(), window(), tally(), slots(10), view()]
 by_kind = pytest.mark.parametrize("limit", EACH, ids=lambda limit: type(limit).__name__)
 
 
@@ -434,6 +450,8 @@ async def test_a_hold_ends_by_itself_at_its_worst_case(store: Store, clock: Manu
         limit = Bucket("slow", 10, "", 1, 10**6 * SECOND)
     if isinstance(limit, Window):
         limit = Window("long", 10, "", DAY)
+    if isinstance(limit, View):
+        limit = view(pool(refill=0))
     await take(store, "a", limit, 7, ttl_s=5)
     clock.advance(4.999)
     await store.renew("b", 1)
