@@ -123,11 +123,11 @@ def _provider(
         headers=[(header.lower().encode(), value.get_secret_value().encode()) for header, value in one.headers.items()],
         query=urlencode({key: value.get_secret_value() for key, value in one.query.items()}).encode(),
         auth_header=(one.auth_header or "").lower().encode(),
-        request_rules=_ProviderRules(kind, one.pass_headers),
+        request_rules=_ProviderRules(kind, one.pass_headers, one.attempt_header),
         response_rules=ResponseRules(kind),
         max_concurrent=one.max_concurrent,
         body_limit=one.body_limit or 0,
-        demo=bool(getattr(one, "demo", False)),
+        attempt_header=(one.attempt_header or "").lower().encode(),
     )
     # What is metered has to be readable: upstream is always asked for the plain encoding.
     provider.sent_headers = [*provider.kind.credentials(provider), (b"accept-encoding", b"identity")]
@@ -137,13 +137,14 @@ def _provider(
 class _ProviderRules(RequestRules):
     """The kind's own rules, and the headers that this provider's configuration lets pass besides."""
 
-    def __init__(self, kind: str, passed: Iterable[str]) -> None:
+    def __init__(self, kind: str, passed: Iterable[str], ours: str | None) -> None:
         super().__init__(kind)
+        self._ours = (ours or "").lower().encode()
         self._passed = frozenset(name.lower().encode() for name in passed)
 
     def decide(self, name: bytes) -> int:
-        if name == b"accept-encoding":
-            return DROP  # we ask for the plain encoding ourselves
+        if name in (b"accept-encoding", self._ours):
+            return DROP  # we ask for the plain encoding, and say which attempt it is, ourselves
         return KEEP if name in self._passed else super().decide(name)
 
 

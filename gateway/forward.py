@@ -127,8 +127,8 @@ class Forwarder:
         if body is None and call.body is not None:
             body = kind.body_for(call, attempt.target)
         headers = outgoing.headers + provider.sent_headers + kind.extra_headers(call)
-        if provider.demo:  # lets tests compare the fake provider's own log with the ledger
-            headers.append((b"x-tidegate-attempt", attempt.row.id.encode()))
+        if provider.attempt_header:
+            headers.append((provider.attempt_header, attempt.row.id.encode()))
         request = UpstreamRequest(
             call.method,
             kind.path_for(provider, call, attempt.target),

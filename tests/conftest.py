@@ -45,15 +45,21 @@ class Server:
         """Ends the process, by kill -9 or as it should be, starts another on the same port and data, and waits until
         it is ready."""
         if kill:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
         else:
             assert self.stop() == 0, self.output
+        self.begin()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def begin(self) -> None:
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 self.command_line, env=self.env, cwd=self.folder, stdout=output, stderr=output
             )
-        self.wait_ready()
 
     def wait_ready(self, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds

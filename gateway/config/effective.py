@@ -74,7 +74,9 @@ def _implied(name: str, key: str) -> ProviderSettings:
 def _fake(name: str) -> ProviderSettings:
     kind = DEMO_PROVIDERS[name]
     base_url = NO_ADDRESS + ("/v1" if kind == "openai" else "")
-    provider = ProviderSettings.model_validate({"kind": kind, "base_url": base_url})
+    provider = ProviderSettings.model_validate(
+        {"kind": kind, "base_url": base_url, "attempt_header": "x-tidegate-attempt"}
+    )
     provider._demo = True
     return provider
 

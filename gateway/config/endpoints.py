@@ -60,6 +60,7 @@ class EndpointSettings(Section):
     headers: Headers = Field(default_factory=dict)
     query: dict[str, SecretStr] = Field(default_factory=dict)
     pass_headers: PassedHeaders = ()
+    attempt_header: HeaderName | None = None
     max_concurrent: Positive = 100
     max_connections: Positive | None = None
     client: Literal["native", "httpx"] = "native"

@@ -96,7 +96,7 @@ class Provider:
     response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
     max_concurrent: int = 100
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
-    demo: bool = False  # the fake provider inside
+    attempt_header: bytes = b""  # the request header that tells the attempt's id, so that both sides can be compared
     sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
 
 
