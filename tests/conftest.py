@@ -247,11 +247,23 @@ def demo_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
+def demo(start_demo_with: Callable[..., Demo]) -> Demo:
     """A fake provider of the test's own."""
-    demo = start_demo(tmp_path)
-    yield demo
-    demo.process.terminate()
-    demo.process.wait(10)
-    assert demo.process.stdout is not None
-    demo.process.stdout.close()
+    return start_demo_with()
+
+
+@pytest.fixture
+def start_demo_with(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts a fake provider of the test's own, with these arguments of its command line."""
+    demos: list[Demo] = []
+
+    def begin(*arguments: str) -> Demo:
+        demos.append(start_demo(tmp_path, *arguments))
+        return demos[-1]
+
+    yield begin
+    for demo in demos:
+        demo.process.terminate()
+        demo.process.wait(10)
+        assert demo.process.stdout is not None
+        demo.process.stdout.close()

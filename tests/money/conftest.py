@@ -22,14 +22,14 @@ CONFIG = """
 kind = "openai"
 base_url = "{origin}/v1"
 api_key = "upstream"
-pass_headers = ["x-fake"]
+pass_headers = ["x-fake", "x-nonce"]
 attempt_header = "x-tidegate-attempt"
 max_concurrent = 1000
 [providers.messages]
 kind = "anthropic"
 base_url = "{origin}"
 api_key = "upstream"
-pass_headers = ["x-fake"]
+pass_headers = ["x-fake", "x-nonce"]
 attempt_header = "x-tidegate-attempt"
 max_concurrent = 1000
 [models.metered]
@@ -53,16 +53,20 @@ secret = "tg-acme-secret-key"
 PRICES = {"metered": (2_000_000, 10_000_000), "claude": (3_000_000, 15_000_000)}
 
 
-def request(model: str, stream: bool, fake: str = "", **more: Any) -> bytes:
-    """A call as it goes over the wire; its connection ends with its answer."""
+def request(model: str, stream: bool, fake: str = "", nonce: str = "", **more: Any) -> bytes:
+    """A call as it goes over the wire; its connection ends with its answer. `nonce` comes into the provider's log."""
     asked = {"model": model, "max_tokens": 64, "messages": QUESTION, "stream": stream, **more}
     body = json.dumps(asked).encode()
-    path = "/v1/messages" if model == "claude" else "/v1/chat/completions"
+    path, version = "/v1/chat/completions", ""
+    if model == "claude":
+        path, version = "/v1/messages", "2023-06-01"
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\nanthropic-version: 2023-06-01\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
     )
-    return (head + (f"x-fake: {fake}\r\n" if fake else "") + "\r\n").encode() + body
+    for name, value in (("anthropic-version", version), ("x-fake", fake), ("x-nonce", nonce)):
+        head += f"{name}: {value}\r\n" if value else ""
+    return f"{head}\r\n".encode() + body
 
 
 class Load:
