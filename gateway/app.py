@@ -78,7 +78,7 @@ class Gateway:
         settings = effective(self.loaded.settings, self._env)
         server, records = settings.server, settings.records
         self.time_zone = records.time_zone
-        options = Options(durability=records.durability, retention_days=records.retention_days)
+        options = Options(records.durability, records.retention_days).with_journal(records.journal)
         pepper = records.pepper_file.read_bytes().strip() if records.pepper_file else None
         json = server.log_format == "json" or (server.log_format == "auto" and not sys.stdout.isatty())
         logs.configure(json, server.log_level)

@@ -267,3 +267,24 @@ def start_demo_with(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         demo.process.wait(10)
         assert demo.process.stdout is not None
         demo.process.stdout.close()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts file systems of a few MiB, at a folder of the test's choice; skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(mebibytes: int, folder: Path | None = None) -> Path:
+        folder = folder or tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir(parents=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("mounting a tmpfs is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

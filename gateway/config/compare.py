@@ -16,7 +16,7 @@ NEEDS_RESTART = frozenset(
         "server.header_timeout_s", "server.body_timeout_s", "server.min_body_rate", "server.keep_alive_s",
         "server.write_timeout_s", "server.max_headers", "server.max_header_bytes", "server.max_connections_per_address",
         "server.uncapped", "server.watch", "server.log_format", "server.log_level", "state.url", "records.url",
-        "records.durability", "records.retention_days", "records.time_zone", "records.pepper_file",
+        "records.durability", "records.journal", "records.retention_days", "records.time_zone", "records.pepper_file",
     }
 )  # fmt: skip
 

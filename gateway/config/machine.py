@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from gateway.config.values import (
     Count,
@@ -91,6 +91,7 @@ class RecordsSettings(Section):
 
     url: Annotated[str, AfterValidator(_records_url)] = "sqlite"
     durability: Literal["process", "power"] = "process"
+    journal: Annotated[Size, Field(ge=MIB)] = 32 * MIB
     retention_days: Count = 90
     time_zone: TimeZone = "UTC"
     pepper_file: FilePath | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from gateway.records.frames import PAGE
 
 Durability = Literal["process", "power"]
 
@@ -17,3 +19,7 @@ class Options:
     segments: int = 8
     segment_bytes: int = 4 * 1024 * 1024  # whole pages
     group_ms: int = 50  # how long the writer gathers a group
+
+    def with_journal(self, size_bytes: int) -> Options:
+        """With a journal of about that size, in whole pages."""
+        return replace(self, segment_bytes=max(1, size_bytes // self.segments // PAGE) * PAGE)

@@ -114,29 +114,6 @@ def small() -> Options:
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Any:
-    """Mounts file systems of a few MiB; skips where that is not allowed."""
-    import subprocess
-
-    mounted: list[Path] = []
-
-    def mount(mebibytes: int) -> Path:
-        folder = tmp_path / f"disk-{len(mounted)}"
-        folder.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], capture_output=True, check=False
-        )
-        if done.returncode:
-            pytest.skip("mounting a tmpfs is not allowed here")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
 def same_as_rows() -> Any:
     """Compares the sums of each length of bucket with sums made here, from the rows, in Python's integers."""
     return _same_as_rows
