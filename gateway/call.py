@@ -130,6 +130,7 @@ class Call:
         "body",
         "client",
         "concluded",
+        "deadline_ns",
         "demo",
         "dialect",
         "facts",
@@ -221,6 +222,7 @@ class Call:
         self.pipeline: Pipeline  # of the configuration that the call began with
         self.demo = False  # answered by the fake provider inside
         self.upstream_ns = 0  # time spent waiting for upstream
+        self.deadline_ns: int | None = None  # monotonic; the client's own, see gateway/deadline.py
         self.concluded = False  # settled and recorded; nothing more will be
         self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
         self._taps = 0

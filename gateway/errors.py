@@ -20,6 +20,7 @@
     |   |-- BadUpstream          502
     |   |-- Unavailable          503
     |   `-- UpstreamTimedOut     504
+    |-- DeadlineExceeded       504, the caller's own deadline
     `-- Overloaded             503, the gateway's own
 
 An error is drawn once, by `render`, in the dialect of the caller. `fault` says whose it is in metrics and logs.
@@ -183,6 +184,13 @@ class Unavailable(UpstreamFailure):
 class UpstreamTimedOut(UpstreamFailure):
     status = 504
     code = "upstream_timeout"
+
+
+class DeadlineExceeded(GatewayError):
+    status = 504
+    code = "deadline_exceeded"
+    fault = "caller"
+    should_retry = False  # the same deadline will not come back
 
 
 class Overloaded(GatewayError):

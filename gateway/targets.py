@@ -24,7 +24,7 @@ class Target:
     default_output_tokens: int = 1024
     unbounded_tokens: int = 32_768  # reserved for work without a bound
     enforce_output_cap: bool = False
-    weight: int = 1
+    weight: int = 0  # consecutive targets that have one share the load; 0: tried in its place
     pools: dict[str, str] = field(default_factory=dict)
 
     def estimate(self, facts: Facts) -> Estimate:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.errors import Header
@@ -98,6 +100,9 @@ class Provider:
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
     attempt_header: bytes = b""  # the request header that tells the attempt's id, so that both sides can be compared
     sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
+    credentials: list[list[Header]] = field(default_factory=list, repr=False)  # the same for each key, of several
+    health_path: bytes = b""  # answers for nothing; "" asks for a connection only
+    tls: Callable[[], SSLContext | None] = field(default=lambda: None, repr=False)  # for connecting without a client
 
 
 def body_headers(headers: list[Header]) -> tuple[bytes, bytes]:

@@ -1,0 +1,57 @@
+"""A call's own deadline, as its client states it in `x-tidegate-deadline`; the one place where that is read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from gateway.errors import BadRequest, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+
+NAME = b"x-tidegate-deadline"
+
+#: Numbers below are seconds since the epoch (until the year 5138), others milliseconds (from 1973 on).
+_FIRST_MS = 100_000_000_000
+
+_WANTED = (
+    "an RFC 3339 time such as 2030-01-01T00:00:00Z, or seconds or milliseconds since 1970-01-01 UTC, such as 1893456000"
+)
+
+
+def deadline_of(call: Call) -> int | None:
+    """When the answer is of no more use to the client: nanoseconds of the monotonic clock that `call.started_ns` was
+    read from, or None. Raises BadRequest."""
+    given = call.headers.get(NAME)
+    if given is None:
+        return None
+    return call.started_ns + parse(given) - call.started_wall_ns
+
+
+def parse(text: bytes) -> int:
+    """Nanoseconds since the epoch. Raises BadRequest."""
+    try:
+        written = text.decode("ascii").strip()
+        seconds, _, fraction = written.partition(".")
+        if seconds.isdigit() and (fraction.isdigit() or "." not in written) and len(written) <= 32:
+            unit = 1_000_000_000 if int(seconds) < _FIRST_MS else 1_000_000
+            return int(seconds) * unit + int(float("0." + (fraction or "0")) * unit)
+        moment = datetime.fromisoformat(written)
+        if moment.tzinfo is None:
+            raise ValueError("a time without its offset")
+        return round(moment.timestamp() * 1_000_000) * 1000
+    except (ValueError, OverflowError):
+        raise BadRequest(f"The header x-tidegate-deadline is not {_WANTED}.", param="x-tidegate-deadline") from None
+
+
+def check(call: Call, now_ns: int) -> None:
+    """Raises DeadlineExceeded where nothing that is done now could still be in time."""
+    if call.deadline_ns is not None and now_ns >= call.deadline_ns:
+        raise exceeded(bool(call.attempts))
+
+
+def exceeded(is_sent: bool) -> DeadlineExceeded:
+    """The refusal of a call whose time is up."""
+    what = "before the upstream's answer was complete" if is_sent else "before the call was sent; it was not"
+    return DeadlineExceeded(f"The deadline of this call (x-tidegate-deadline) passed {what}.")

@@ -1,0 +1,91 @@
+"""How one target stands: calls under way, latency, its breaker and its provider's; found by name, outlives reloads."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import exp
+
+from gateway.routing.breaker import Breaker
+from gateway.routing.budget import RetryBudget
+
+#: How fast a latency is forgotten once it is lower again (peak EWMA: a higher one counts at once).
+_DECAY_NS = 10e9
+
+#: What a target without any latency yet is taken to have: little, so that it is tried.
+_UNKNOWN_NS = 1e6
+
+#: Latencies a route that are kept for hedging.
+_KEPT = 128
+
+
+class Place:
+    """A provider: its budget, and the breaker that connection failures count against."""
+
+    __slots__ = ("breaker", "budget", "name", "standings")
+
+    def __init__(self, name: str, breaker: Breaker, budget: RetryBudget) -> None:
+        self.name = name
+        self.breaker = breaker
+        self.budget = budget
+        self.standings: dict[str, Standing] = {}  # by upstream model
+
+
+class Standing:
+    """One provider and upstream model. `outstanding` counts attempts under way; latency is to the reply's head."""
+
+    __slots__ = ("_seen_ns", "aside_until_ns", "breaker", "latency_ns", "outstanding", "place", "samples")
+
+    def __init__(self, place: Place, breaker: Breaker) -> None:
+        self.place = place
+        self.breaker = breaker
+        self.outstanding = 0
+        self.latency_ns = 0.0
+        self.aside_until_ns = 0  # its provider asked not to come before
+        self.samples: dict[str, deque[int]] = {}  # latencies by route, where hedging needs them
+        self._seen_ns = 0
+
+    def succeeded(self, began_ns: int, now_ns: int) -> None:
+        """The reply's head is there and good."""
+        self._observe(now_ns - began_ns, now_ns)
+        self.breaker.succeeded(began_ns, now_ns)
+        self.place.breaker.succeeded(began_ns, now_ns)
+
+    def answered(self, began_ns: int, now_ns: int) -> None:
+        """An answer that says nothing about the target, but that its provider can be reached."""
+        self.place.breaker.succeeded(began_ns, now_ns)
+
+    def is_out(self, now_ns: int) -> bool:
+        """Whether calls should go elsewhere, if they can."""
+        if self.aside_until_ns > now_ns:
+            return True
+        own, whole = self.breaker, self.place.breaker
+        if own.state == "closed" and whole.state == "closed":
+            return False
+        return own.is_out(now_ns) or whole.is_out(now_ns)
+
+    def score(self, weight: int) -> float:
+        """Lower is better: the latency to expect, times the calls before this one in proportion to its weight."""
+        return (self.latency_ns or _UNKNOWN_NS) * (1.0 + self.outstanding / weight)
+
+    def sample(self, route: str, latency_ns: int) -> None:
+        """Keeps a latency for `percentile`."""
+        kept = self.samples.get(route)
+        if kept is None:
+            kept = self.samples[route] = deque(maxlen=_KEPT)
+        kept.append(latency_ns)
+
+    def percentile(self, route: str, percent: float, least: int) -> int | None:
+        """Of the latencies of a route, in ns; None while there are fewer than `least`."""
+        kept = self.samples.get(route)
+        if kept is None or len(kept) < min(least, _KEPT):
+            return None
+        return sorted(kept)[min(len(kept) - 1, int(len(kept) * percent / 100))]
+
+    def _observe(self, latency_ns: int, now_ns: int) -> None:
+        known = self.latency_ns
+        if latency_ns >= known:
+            self.latency_ns = float(latency_ns)
+        else:
+            weight = exp((self._seen_ns - now_ns) / _DECAY_NS)
+            self.latency_ns = known * weight + latency_ns * (1.0 - weight)
+        self._seen_ns = now_ns
