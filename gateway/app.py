@@ -34,6 +34,8 @@ from gateway.rebuild import rebuild
 from gateway.records.keys import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
+from gateway.routing.routing import Routing
+from gateway.routing.rules import Rules
 from gateway.scheduler import Scheduler
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
@@ -62,6 +64,7 @@ class Gateway:
         self.clock = clock or Clock()
         self.metrics = Metrics()
         self.events = Events(self.clock)
+        self.routing = Routing(self.clock, self.events, self.metrics)
         self.loaded = loaded
         self.first_keys: FirstKeys | None = None
         self.draining = False
@@ -100,8 +103,10 @@ class Gateway:
         self._opened.push_async_callback(self.store.aclose)
         self._opened.push_async_callback(self._close_demo)
         self._opened.push_async_callback(self._close_clients)
+        self._opened.push_async_callback(self.routing.aclose)
         self._wire()
         self._live = await self._build(settings)
+        self._route(self._live, settings)
         self.first_keys = await self.records.keys.first_keys(taken=settings.clients)
         await self._people(settings)
         await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
@@ -112,8 +117,10 @@ class Gateway:
     def _wire(self) -> None:
         concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
         wall = ObjectWall(self.records.objects)
-        forwarder = Forwarder(self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate)
-        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, Ids())
+        forwarder = Forwarder(
+            self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate, self.routing
+        )
+        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, Ids(), self.routing)
         self._pages: Callable[..., Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -173,6 +180,7 @@ class Gateway:
             self._clients = before[1]
             raise
         self._live, self.loaded = live, loaded
+        self._route(live, settings)
         await self.scheduler.refresh()
         kept = {id(client) for _, client in self._clients.values()}
         unused = [client for _, client in before[1].values() if id(client) not in kept]
@@ -200,6 +208,11 @@ class Gateway:
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
         live, self._clients = assemble(settings, self, self._clients)
         return live
+
+    def _route(self, live: Live, settings: Settings) -> None:
+        rules = Rules(settings.retry.rules(), settings.breaker.rules(), settings.hedge.rules())
+        known = live.resolver.providers
+        self.routing.configure(rules, [*known.providers.values(), *known.workers.values()])
 
     async def _people(self, settings: Settings) -> None:
         clients, entries = people(settings, self.records.pepper)

@@ -6,11 +6,13 @@ import hashlib
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.catalog import Catalog, Entry, Providers
 from gateway.clients import Client, Key
 from gateway.directory import KeyEntry, digest_of
+from gateway.errors import Header
 from gateway.live import Live
 from gateway.pipeline import Pipeline
 from gateway.policy import Gate, Policy, build, check_order
@@ -118,7 +120,7 @@ def _provider(
         base_url=one.base_url,
         base_path=urlsplit(one.base_url).path.rstrip("/").encode(),
         client=client,
-        api_key=one.key,
+        api_key=one.every_key[0],
         timeouts=timeouts,
         headers=[(header.lower().encode(), value.get_secret_value().encode()) for header, value in one.headers.items()],
         query=urlencode({key: value.get_secret_value() for key, value in one.query.items()}).encode(),
@@ -130,8 +132,26 @@ def _provider(
         attempt_header=(one.attempt_header or "").lower().encode(),
     )
     # What is metered has to be readable: upstream is always asked for the plain encoding.
-    provider.sent_headers = [*provider.kind.credentials(provider), (b"accept-encoding", b"identity")]
+    provider.credentials = [_sent_headers(provider, key) for key in one.every_key]
+    provider.api_key, provider.sent_headers = one.every_key[0], provider.credentials[0]
+    provider.health_path = _health_path(provider, one.health_path)
+    provider.tls = partial(_tls, one)
     return provider
+
+
+def _sent_headers(provider: Provider, key: str) -> list[Header]:
+    provider.api_key = key
+    return [*provider.kind.credentials(provider), (b"accept-encoding", b"identity")]
+
+
+def _health_path(provider: Provider, configured: str) -> bytes:
+    """What is asked for nothing while a breaker is open: the list of models, where a provider has one."""
+    if configured:
+        return configured.encode()
+    free = {"openai": b"/models", "anthropic": b"/v1/models"}.get(provider.kind.name)
+    if free is None:
+        return b""
+    return provider.base_path + free + (b"?" + provider.query if provider.query else b"")
 
 
 class _ProviderRules(RequestRules):
@@ -148,13 +168,18 @@ class _ProviderRules(RequestRules):
         return KEEP if name in self._passed else super().decide(name)
 
 
+def _tls(one: EndpointSettings) -> ssl.SSLContext | None:
+    if not one.base_url.startswith("https"):
+        return None
+    context = ssl.create_default_context(cafile=str(one.ca_file) if one.ca_file else None)
+    if not one.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _client(one: EndpointSettings, timeouts: Timeouts) -> UpstreamClient:
-    context: ssl.SSLContext | None = None
-    if one.base_url.startswith("https"):
-        context = ssl.create_default_context(cafile=str(one.ca_file) if one.ca_file else None)
-        if not one.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+    context = _tls(one)
     most = one.max_connections or max(one.max_concurrent, 256)
     if one.client == "httpx":
         from gateway.upstream.httpx import HttpxClient
@@ -175,7 +200,7 @@ def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], p
             default_output_tokens=model.default_output_tokens,
             unbounded_tokens=model.unbounded_tokens,
             enforce_output_cap=model.enforce_output_cap,
-            weight=target.weight,
+            weight=target.weight or 0,
         )
         for target in model.targets
     )

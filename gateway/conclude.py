@@ -80,9 +80,11 @@ class Concluder:
             if row.model:
                 ours.append((b"x-tidegate-model", row.model.encode("ascii", "replace")))
             if call.concluded:
-                ours.append((b"x-tidegate-cost", dollars(row.cost_pusd)))
+                ours.append((b"x-tidegate-cost", dollars(sum([row.cost_pusd for row in call.attempts]))))
             elif call.reserved_pusd:
                 ours.append((b"x-tidegate-reserved", dollars(call.reserved_pusd)))
+            if len(call.attempts) > 1:
+                ours.append((b"x-tidegate-attempts", b"%d" % len(call.attempts)))
         overhead_us = (self._now_ns() - call.started_ns - call.upstream_ns) // 1000
         ours.append((b"x-tidegate-overhead-ms", b"%d.%03d" % divmod(max(0, overhead_us), 1000)))
         if call.demo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.errors import BadRequest, DeadlineExceeded
@@ -14,6 +14,7 @@ NAME = b"x-tidegate-deadline"
 
 #: Numbers below are seconds since the epoch (until the year 5138), others milliseconds (from 1973 on).
 _FIRST_MS = 100_000_000_000
+_LATEST_NS = 253_402_300_799 * 1_000_000_000
 
 _WANTED = (
     "an RFC 3339 time such as 2030-01-01T00:00:00Z, or seconds or milliseconds since 1970-01-01 UTC, such as 1893456000"
@@ -36,7 +37,10 @@ def parse(text: bytes) -> int:
         seconds, _, fraction = written.partition(".")
         if seconds.isdigit() and (fraction.isdigit() or "." not in written) and len(written) <= 32:
             unit = 1_000_000_000 if int(seconds) < _FIRST_MS else 1_000_000
-            return int(seconds) * unit + int(float("0." + (fraction or "0")) * unit)
+            wall_ns = int(seconds) * unit + int(float("0." + (fraction or "0")) * unit)
+            if wall_ns > _LATEST_NS:
+                raise ValueError("after the year 9999")
+            return wall_ns
         moment = datetime.fromisoformat(written)
         if moment.tzinfo is None:
             raise ValueError("a time without its offset")
@@ -55,3 +59,9 @@ def exceeded(is_sent: bool) -> DeadlineExceeded:
     """The refusal of a call whose time is up."""
     what = "before the upstream's answer was complete" if is_sent else "before the call was sent; it was not"
     return DeadlineExceeded(f"The deadline of this call (x-tidegate-deadline) passed {what}.")
+
+
+def told(wall_ns: int, left_ns: int) -> list[tuple[bytes, bytes]]:
+    """What a worker is told: the moment, in RFC 3339, and how long that is from now."""
+    moment = datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [(NAME, moment.encode()), (b"x-tidegate-deadline-ms", b"%d" % max(0, left_ns // 1_000_000))]

@@ -1,4 +1,4 @@
-"""One call's way upstream: an attempt a target until a first byte comes, then the pump.
+"""One call's way upstream: attempts as routing plans them until a first byte goes out, then the pump.
 
 Each attempt is intended in the ledger before a byte of it is sent, and closed exactly once however it ends. Nothing
 sits in the stream's way: chunks go out as they are, the provider's meter looks at them, taps keep references.
@@ -6,20 +6,27 @@ sits in the stream's way: chunks go out as they are, the provider's meter looks 
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop, sleep, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.bodies import ClientGone
 from gateway.call import Call, Outcome, OutcomeKind
 from gateway.clock import Clock
+from gateway.deadline import check, exceeded, told
 from gateway.downstream import Downstream
-from gateway.errors import GatewayError, Header, Overloaded, stream_event
+from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable, stream_event
 from gateway.failures import cut_short, disguised, explain
 from gateway.objects import ObjectWall
-from gateway.providers.base import Meter
+from gateway.providers.base import Meter, Provider
+from gateway.providers.faults import FAULTS, Fault, of_error, of_status
+from gateway.providers.preamble import MOST_BYTES, Beginning, beginning_of, disguise_of, gave_up
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import AttemptRow
+from gateway.routing.attempts import LONGEST_ASIDE_S, Attempts, Choice, Failed
+from gateway.routing.patience import retry_after
+from gateway.routing.routing import Routing
 from gateway.server.headers import response_headers
 from gateway.targets import Target
 from gateway.upstream.base import FirstByteTimeout, TotalTimeout, UpstreamError, UpstreamRequest, UpstreamResponse
@@ -37,6 +44,7 @@ class Outgoing:
     """What is sent for a call, apart from what depends on its target."""
 
     headers: list[Header]  # those of the client that may go up
+    turn: Callable[[Provider], list[Header]] | None = None  # the same for one of several providers, each with its rules
     chunks: AsyncIterator[bytes] | None = None  # an unbuffered body: one attempt only
     content_length: int | None = None
     rewrite: Callable[[bytes], Awaitable[bytes]] | None = None  # of a whole JSON reply (lists of objects)
@@ -48,17 +56,41 @@ class Attempt:
 
     row: AttemptRow
     target: Target
+    plan: Attempts
+    choice: Choice
     meter: Meter | None = None
     is_stream: bool = False
+    is_whole: bool = False  # held back until it is complete
+    held: bytes = b""  # of a stream, while nothing of it went out
     sent_ns: int = 0
     headers: list[Header] = field(default_factory=list)  # of the reply, those that may go down
     tapped: list[bytes] = field(default_factory=list)
 
 
+class Spoilt(Exception):  # noqa: N818 — what an attempt is, not an error that anybody is told
+    """An attempt failed before a byte of an answer went out. `fault` None: judged already, `following` comes next."""
+
+    def __init__(self, fault: Fault | None, error: GatewayError, usage: Usage, following: Choice | None = None) -> None:
+        super().__init__(error.message)
+        self.fault = fault
+        self.error = error
+        self.usage = usage
+        self.following = following
+
+
 class Forwarder:
     """Sends calls upstream. `conclude` settles and records a call; `decorate` gives an answer our headers."""
 
-    def __init__(self, ledger: Ledger, wall: ObjectWall, clock: Clock, conclude: Conclude, decorate: Decorate) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        wall: ObjectWall,
+        clock: Clock,
+        conclude: Conclude,
+        decorate: Decorate,
+        routing: Routing,
+    ) -> None:
+        self._routing = routing
         self._ledger = ledger
         self._wall = wall
         self._now_ns = clock.now_ns
@@ -68,30 +100,171 @@ class Forwarder:
 
     async def run(self, call: Call, outgoing: Outgoing, down: Downstream) -> None:
         """Answers the call from upstream. Raises GatewayError only while nothing has gone out."""
-        for target in call.targets:
-            attempt = self._intend(call, target)
-            try:
-                await self._ledger.durable()
-                response = await self._send(call, attempt, outgoing)
-            except UpstreamError as error:
-                failed = explain(error, target.provider.name)
-                if not error.sent and outgoing.chunks is None and target is not call.targets[-1]:
-                    self._close(attempt, "failed", failed.code)
-                    self._ledger.settle(attempt.row, None)
-                    continue
-                billed = isinstance(error, FirstByteTimeout | TotalTimeout)
-                await self._end(call, attempt, "failed", self._guess(call, attempt) if billed else Usage(), failed)
-                raise failed from None
-            except (CancelledError, ClientGone):
-                await self._end(call, attempt, "gone", self._guess(call, attempt))
-                raise
-            except GatewayError as error:  # the body broke a rule while it was being passed on
-                await self._end(call, attempt, "failed", Usage(), error)
-                raise
-            await self._relay(call, attempt, response, outgoing, down)
-            return
+        plan = self._routing.attempts(call, outgoing.chunks is not None)
+        try:
+            first = plan.first()
+            while first.is_moved and not await self._move(call, plan, first, keep=False):
+                first = plan.first()
+            choice: Choice | None = first
+            while choice is not None:
+                choice = await self._try(call, plan, choice, outgoing, down)
+        except (CancelledError, ClientGone):
+            await self._abandon(call, Outcome("gone", 499, Usage()))
+            raise
+        except GatewayError as error:
+            await self._abandon(call, Outcome("failed", error.status, Usage(), error=error))
+            raise
 
-    def _intend(self, call: Call, target: Target) -> Attempt:
+    async def _try(
+        self, call: Call, plan: Attempts, choice: Choice, outgoing: Outgoing, down: Downstream
+    ) -> Choice | None:
+        """One attempt; gives the next one to make, where this one failed before a byte of an answer went out."""
+        attempt: Attempt | None = None
+        response: UpstreamResponse | None = None
+        plan.begin(choice)
+        try:
+            if choice.pause_s:
+                await sleep(choice.pause_s)
+            attempt = self._intend(call, plan, choice)
+            if outgoing.turn is not None:
+                outgoing.headers = outgoing.turn(choice.target.provider)
+            await self._ledger.durable()
+            response = await self._send(call, attempt, outgoing)
+            held = await self._beginning(call, attempt, response)
+            await self._relay(call, attempt, response, held, outgoing, down)
+            return None
+        except UpstreamError as error:
+            assert attempt is not None, "nothing was sent without one"
+            return await self._failed(call, attempt, self._spoilt(call, attempt, error))
+        except Spoilt as spoilt:
+            assert attempt is not None, "nothing was sent without one"
+            return await self._failed(call, attempt, spoilt)
+        except GatewayError as error:  # the body broke a rule while it was being passed on
+            if attempt is not None and attempt.row.outcome == "open":
+                await self._end(call, attempt, "failed", Usage(), error)
+            raise
+        finally:
+            if attempt is not None and attempt.row.outcome == "open":
+                await self._end(call, attempt, "gone", self._guess(call, attempt))
+            plan.end(choice)
+            if response is not None:
+                await response.aclose()
+
+    async def _failed(self, call: Call, attempt: Attempt, spoilt: Spoilt) -> Choice | None:
+        """Nothing went out: the next attempt, or else the call ends with this one's error."""
+        following = spoilt.following
+        if spoilt.fault is not None:
+            following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, spoilt.fault))
+        if following is None:
+            await self._end(call, attempt, "failed", spoilt.usage, spoilt.error)
+            raise spoilt.error from None
+        self._charge(attempt.row, attempt.target, spoilt.usage)
+        self._close(attempt, "failed", spoilt.error.code)
+        self._ledger.settle(attempt.row, None)
+        return following
+
+    async def _next(self, call: Call, plan: Attempts, failed: Failed) -> Choice | None:
+        """What to try after that, its limits held; TERMS 5."""
+        while (choice := plan.next(failed)) is not None:
+            if await self._move(call, plan, choice, keep=failed.fault.work == "paid"):
+                return choice
+        return None
+
+    async def _move(self, call: Call, plan: Attempts, choice: Choice, *, keep: bool) -> bool:
+        """Whether what the attempt needs is held now."""
+        is_held = False
+        try:
+            is_held = await call.pipeline.move(call, choice.target, keep=keep)
+        finally:
+            if not is_held:
+                plan.skip(choice)
+        return is_held
+
+    async def _abandon(self, call: Call, outcome: Outcome) -> None:
+        """The call ended between two attempts: those that were made count all the same."""
+        if call.attempts and not call.concluded:
+            outcome.attempted = True
+            await self._conclude(call, outcome)
+
+    def _spoilt(self, call: Call, attempt: Attempt, error: UpstreamError) -> Spoilt:
+        """An exchange that failed, as a row of the failure table and as an error for the caller."""
+        kind, provider = attempt.target.provider.kind.name, attempt.target.provider.name
+        fault, explained = of_error(kind, error), explain(error, provider)
+        if attempt.is_stream and fault.name == "cut_body":
+            fault = FAULTS[kind].get("cut_stream", fault)
+        if call.deadline_ns is not None and fault.name == "total_timeout" and self._now_ns() >= call.deadline_ns:
+            fault, explained = FAULTS[kind]["deadline"], exceeded(error.sent)
+        if attempt.meter is not None:
+            if attempt.held:
+                attempt.meter.feed(attempt.held)
+            usage = attempt.meter.finish(complete=False)[1]
+        else:
+            billed = isinstance(error, FirstByteTimeout | TotalTimeout) and error.sent
+            usage = self._guess(call, attempt) if billed else Usage()
+        return Spoilt(fault, explained, usage)
+
+    async def _beginning(self, call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
+        """The reply's first bytes, as far as they had to be read to know whether this attempt is the one to pass on.
+        Raises Spoilt where another one will do better."""
+        content_type = value_of(response.headers, b"content-type")
+        attempt.is_stream = content_type.startswith(b"text/event-stream")
+        attempt.is_whole = not attempt.is_stream and (
+            (response.content_length is not None or call.route.body == "json" or response.status >= 400)
+            and (b"json" in content_type or call.route.dialect != "plain")
+        )
+        if response.status >= 400:
+            return await self._refused(call, attempt, response)
+        if attempt.is_stream and attempt.target.provider.kind.name != "http":
+            return await self._preamble(call, attempt, response)
+        return b""
+
+    async def _refused(self, call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
+        """An answer from 400 on: passed on as it came, unless there is another attempt to make."""
+        fault = of_status(attempt.target.provider.kind.name, response.status)
+        body = b""
+        if attempt.is_whole:
+            body, attempt.is_whole = await self._read(response)
+            if response.status == 429 and b'"insufficient_quota"' in body:
+                fault = FAULTS[attempt.target.provider.kind.name].get("quota", fault)
+        following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, fault, response.headers))
+        if following is None:
+            return body
+        error = BadUpstream(f"Answered {response.status}.", code=f"upstream_{response.status}")
+        raise Spoilt(None, error, Usage(), following)
+
+    async def _preamble(self, call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
+        """Holds back the events before any content, for a moment: a provider that gives up among them has not begun."""
+        route, target = call.route.name, attempt.target
+        began_ns = self._now_ns()
+        data = attempt.held = await response.read()
+        found = beginning_of(route, data)
+        if found == "nothing" and response.read_can_be_cancelled:
+            found = await self._more(route, attempt, response)
+            data = attempt.held
+            call.upstream_ns += self._now_ns() - began_ns
+        if found == "error" and gave_up(call, target, response.headers, data):
+            error = Unavailable(f"Provider '{target.provider.name}' is overloaded. Retry shortly.", retry_after_s=1.0)
+            raise Spoilt(FAULTS[target.provider.kind.name]["overloaded"], error, Usage())
+        if found == "nothing" and not data.strip():
+            raise Spoilt(FAULTS[target.provider.kind.name]["cut_stream"], cut_short(target.provider.name), Usage())
+        attempt.plan.succeeded(attempt.choice, response.headers)
+        attempt.held = b""
+        return data
+
+    async def _more(self, route: str, attempt: Attempt, response: UpstreamResponse) -> Beginning:
+        """Reads on until something is in it, the stream ends, or the time is up."""
+        found: Beginning = "nothing"
+        with suppress(TimeoutError):
+            async with timeout(self._routing.rules.retry.preamble_s):
+                while found == "nothing" and len(attempt.held) < MOST_BYTES and (chunk := await response.read()):
+                    attempt.held += chunk
+                    found = beginning_of(route, attempt.held)
+        return found
+
+    def _intend(self, call: Call, plan: Attempts, choice: Choice) -> Attempt:
+        target = choice.target
+        if call.deadline_ns is not None:
+            check(call, self._now_ns())
         estimate = target.estimate(call.facts)
         call.reserved_pusd = max(call.reserved_pusd, estimate.cost_pusd)
         number = len(call.attempts) + 1
@@ -118,7 +291,7 @@ class Forwarder:
             message = "The ledger can't be written now, and no call is sent that could not be recorded. Retry shortly."
             raise Overloaded(message, code="ledger_unavailable", retry_after_s=1.0) from full
         call.attempts.append(row)
-        return Attempt(row, target, sent_ns=self._now_ns())
+        return Attempt(row, target, plan, choice, sent_ns=self._now_ns())
 
     async def _send(self, call: Call, attempt: Attempt, outgoing: Outgoing) -> UpstreamResponse:
         provider = attempt.target.provider
@@ -126,7 +299,9 @@ class Forwarder:
         body: bytes | AsyncIterator[bytes] | None = outgoing.chunks
         if body is None and call.body is not None:
             body = kind.body_for(call, attempt.target)
-        headers = outgoing.headers + provider.sent_headers + kind.extra_headers(call)
+        credential = attempt.choice.credential
+        sent_headers = provider.sent_headers if credential is None else credential.headers
+        headers = outgoing.headers + sent_headers + kind.extra_headers(call)
         if provider.attempt_header:
             headers.append((provider.attempt_header, attempt.row.id.encode()))
         request = UpstreamRequest(
@@ -136,6 +311,8 @@ class Forwarder:
             body,
             outgoing.content_length,
         )
+        if call.deadline_ns is not None:
+            self._bound(call, request, kind.name)
         attempt.sent_ns = self._now_ns()
         response = await provider.client.send(request)
         waited_ns = self._now_ns() - attempt.sent_ns
@@ -148,27 +325,39 @@ class Forwarder:
         return response
 
     async def _relay(
-        self, call: Call, attempt: Attempt, response: UpstreamResponse, outgoing: Outgoing, down: Downstream
+        self,
+        call: Call,
+        attempt: Attempt,
+        response: UpstreamResponse,
+        held: bytes,
+        outgoing: Outgoing,
+        down: Downstream,
     ) -> None:
-        """From the reply's head on: whoever leaves and whatever breaks, the attempt ends once."""
-        content_type = value_of(response.headers, b"content-type")
-        attempt.is_stream = content_type.startswith(b"text/event-stream")
-        bounded = response.content_length is not None or call.route.body == "json" or response.status >= 400
+        """From the reply's head on."""
         try:
-            if not attempt.is_stream and bounded and (b"json" in content_type or call.route.dialect != "plain"):
-                body, whole = await self._read(response)
-                if whole:
-                    await self._whole(call, attempt, response, body, outgoing, down)
-                    return
-                await self._pump(call, attempt, response, down, body)
+            if attempt.is_whole and response.status < 400:
+                held, attempt.is_whole = await self._read(response)
+            if attempt.is_whole:
+                await self._whole(call, attempt, response, held, outgoing, down)
             else:
-                await self._pump(call, attempt, response, down, b"")
+                await self._pump(call, attempt, response, down, held)
         except UpstreamError as error:
-            await self._broken(call, attempt, explain(error, attempt.target.provider.name), down)
-        finally:
-            if not call.concluded:
-                await self._end(call, attempt, "gone", self._guess(call, attempt))
-            await response.aclose()
+            if not down.started:
+                raise
+            await self._broken(call, attempt, error, down)
+
+    def _asked_wait(self, response: UpstreamResponse) -> float | None:
+        """The provider's own retry-after, for an answer that is not passed on as it came."""
+        seconds = retry_after(response.headers, self._wall_ns() / 1e9)
+        return None if seconds is None else min(seconds, LONGEST_ASIDE_S)
+
+    def _bound(self, call: Call, request: UpstreamRequest, kind: str) -> None:
+        """The client's own deadline: for our clock, and told to workers."""
+        assert call.deadline_ns is not None, "asked only then"
+        left_ns = call.deadline_ns - self._now_ns()
+        request.total_deadline = get_running_loop().time() + left_ns / 1e9
+        if kind == "http":
+            request.headers += told(self._wall_ns() + left_ns, left_ns)
 
     async def _read(self, response: UpstreamResponse) -> tuple[bytes, bool]:
         """The reply's body up to WHOLE_BYTES, and whether that is all of it."""
@@ -200,8 +389,12 @@ class Forwarder:
         content_type = value_of(response.headers, b"content-type")
         error = disguised(call, attempt.target.provider.name, status, content_type, verdict)
         if error is not None:
-            await self._end(call, attempt, "failed", usage, error)
-            raise error
+            error.retry_after_s = self._asked_wait(response) if status >= 400 else None
+            kind = attempt.target.provider.kind.name
+            fault = FAULTS[kind][disguise_of(body, b"json" in content_type)] if status < 400 else None
+            raise Spoilt(fault, error, usage)
+        if status < 400:
+            attempt.plan.succeeded(attempt.choice, response.headers)
         body += tail
         if outgoing.rewrite is not None and status < 300:
             body = await outgoing.rewrite(body)
@@ -218,6 +411,8 @@ class Forwarder:
         self, call: Call, attempt: Attempt, response: UpstreamResponse, down: Downstream, first: bytes
     ) -> None:
         """Chunk by chunk as it comes."""
+        if response.status < 400 and not (attempt.is_stream and attempt.target.provider.kind.name != "http"):
+            attempt.plan.succeeded(attempt.choice, response.headers)
         meter = self._meter(attempt)
         headers = self._decorate(call, attempt.headers)
         if attempt.is_stream:  # events may be hidden from it or added to it
@@ -237,20 +432,22 @@ class Forwarder:
         good = verdict == "ok" and response.status < 400
         error = cut_short(attempt.target.provider.name) if verdict == "cut" else None
         if error is not None:
+            attempt.plan.failed(attempt.choice, FAULTS[attempt.target.provider.kind.name]["cut_body"])
             tail += stream_event(error, call.dialect, call.id)
         code = "" if good else f"upstream_{response.status}" if response.status >= 400 else f"stream_{verdict}"
         body = b"".join([*attempt.tapped, tail]) if keep is not None else None
         await self._end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code, body=body)
         await down.end(tail)
 
-    async def _broken(self, call: Call, attempt: Attempt, error: GatewayError, down: Downstream) -> None:
-        """The reply broke off: an error of its own while nothing is out, an event in a stream, a visible cut else."""
-        tail, usage, _ = self._meter(attempt).finish(complete=False)
-        await self._end(call, attempt, "failed", usage, error)
-        if not down.started:
-            raise error
+    async def _broken(self, call: Call, attempt: Attempt, error: UpstreamError, down: Downstream) -> None:
+        """The reply broke off after it began: an event in a stream, a visible cut else."""
+        spoilt = self._spoilt(call, attempt, error)
+        assert spoilt.fault is not None, "a failed exchange has one"
+        attempt.plan.failed(attempt.choice, spoilt.fault)
+        tail = self._meter(attempt).finish(complete=False)[0]
+        await self._end(call, attempt, "failed", spoilt.usage, spoilt.error)
         if attempt.is_stream:
-            await down.end(tail + stream_event(error, call.dialect, call.id))
+            await down.end(tail + stream_event(spoilt.error, call.dialect, call.id))
 
     def _guess(self, call: Call, attempt: Attempt) -> Usage:
         """What was consumed when the reply did not get to tell."""

@@ -191,7 +191,7 @@ class Pipeline:
         if keep:
             needs += [need for need in call.needs if not need.per_target and callable(need.amount) and need.settle]
         else:
-            dropped = [i for i, (need, _, _, n) in enumerate(call.held) if need.per_target and n == attempt - 1]
+            dropped = [i for i, (need, _, _, n) in enumerate(call.held) if need.per_target and n == max(0, attempt - 1)]
         fresh = [one for need in needs if (one := _resolved(need, call, target, attempt)) is not None]
         same = {call.held[i][:3]: i for i in dropped}  # stays where it is
         stays = {same[one[:3]] for one in fresh if one[:3] in same}

@@ -14,6 +14,7 @@ from gateway.bodies import ClientGone, Inbound
 from gateway.call import Call, Facts, Reply
 from gateway.clock import Clock
 from gateway.conclude import Concluder
+from gateway.deadline import check, deadline_of
 from gateway.downstream import Directly, Downstream, Send
 from gateway.errors import (
     BadRequest,
@@ -35,7 +36,9 @@ from gateway.live import Live
 from gateway.models import ModelsPage
 from gateway.multipart import Peeked, boundary_of, peek
 from gateway.objects import ObjectWall
+from gateway.providers.faults import IDEMPOTENT
 from gateway.routes import UNKNOWN, Match, Router
+from gateway.routing.routing import Routing
 from gateway.server.bodies import decode
 from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
@@ -43,6 +46,9 @@ from gateway.server.refusal import BadTarget, BodyRefused
 
 if TYPE_CHECKING:
     from gateway.server.exchange import Exchange
+
+#: A worker's request that is safe to repeat is kept for that up to this size.
+KEPT_BYTES = 1_048_576
 
 Receive = Callable[[], Any]
 
@@ -58,6 +64,7 @@ class Proxy:
         wall: ObjectWall,
         clock: Clock,
         ids: Ids,
+        routing: Routing,
         router: Router | None = None,
     ) -> None:
         self._live = live
@@ -66,6 +73,7 @@ class Proxy:
         self._wall = wall
         self._clock = clock
         self._ids = ids
+        self._routing = routing
         self._router = router or Router()
         self._models = ModelsPage()
 
@@ -147,6 +155,9 @@ class Proxy:
     async def _serve(self, call: Call, arrival: Arrival, live: Live, leaving: Leaving, down: Downstream) -> None:
         match = self._match(call, arrival)
         await live.pipeline.greet(call)
+        if b"x-tidegate-deadline" in call.headers:
+            call.deadline_ns = deadline_of(call)
+            check(call, self._clock.now_ns())
         length = call.headers.get(b"content-length")
         inbound = Inbound(arrival.receive, length, live.body_limit, arrival.exchange if arrival.is_direct else None)
         peeked = await self._read(call, match, inbound, live)
@@ -156,7 +167,7 @@ class Proxy:
             call.facts = live.resolver.kind(call.dialect).facts(match.route, call.json, call.body or b"")
         holder = await self._wall.check(call, match) if match.route.objects else ""
         if match.route.name != "models":
-            call.targets = live.resolver.targets(call, match, holder)
+            call.targets = self._routing.rank(live.resolver.targets(call, match, holder))
             _check_size(call, inbound.length)
         await live.pipeline.admit(call)
         if call.reply is None and match.route.name == "models":
@@ -190,6 +201,8 @@ class Proxy:
 
     async def _unread(self, call: Call, match: Match, inbound: Inbound, content_type: bytes) -> Peeked | None:
         call.facts = Facts(prompt_bytes=0, unbounded=match.route.model)
+        if not inbound.ended and match.route.dialect == "plain" and _is_kept(call, inbound):
+            call.body = await inbound.whole()
         if inbound.ended or not match.route.model or not content_type.startswith(b"multipart/form-data"):
             return None
         peeked = await peek(inbound.chunks(), boundary_of(call.headers[b"content-type"]))
@@ -204,6 +217,8 @@ class Proxy:
         origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
         identity = () if rules.kind != "http" else _identity(call)
         outgoing = Outgoing(request_headers(call.raw_headers, rules, origin, identity))
+        if len(call.targets) > 1:
+            outgoing.turn = lambda provider: request_headers(call.raw_headers, provider.request_rules, origin, identity)
         if peeked is not None or not inbound.ended:
             if peeked is not None and target.upstream_model != call.facts.model:
                 peeked.set_model(target.upstream_model)
@@ -240,6 +255,12 @@ class Proxy:
         headers = self._concluder.decorate(call, headers)
         headers.append((b"content-length", b"%d" % len(body)))
         await down.whole(status, headers, b"" if call.method == "HEAD" else body)
+
+
+def _is_kept(call: Call, inbound: Inbound) -> bool:
+    """Whether a worker's request may have to be sent again, so that its body has to be here as a whole."""
+    may = call.method in IDEMPOTENT or b"idempotency-key" in call.headers
+    return may and inbound.length is not None and inbound.length <= KEPT_BYTES
 
 
 def _check_size(call: Call, length: int | None) -> None:

@@ -187,7 +187,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
 
 
 def _target(target: Mapping[str, Any]) -> str:
-    weight = f" x{target['weight']}" if target["weight"] != 1 else ""
+    weight = f" x{target['weight']}" if target["weight"] else ""
     price = f" [{target['price']}]" if target["price"] else ""
     return f"{target['to']}{weight}{price}"
 

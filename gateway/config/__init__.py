@@ -27,13 +27,16 @@ from gateway.config.people import (
     TierSettings,
 )
 from gateway.config.problems import ConfigError, Problem, show_problems
+from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.settings import Settings
 
 __all__ = [
+    "BreakerSettings",
     "BudgetSettings",
     "ClientSettings",
     "ConfigError",
     "EndpointSettings",
+    "HedgeSettings",
     "KeySettings",
     "Loaded",
     "ModelSettings",
@@ -43,6 +46,7 @@ __all__ = [
     "ProviderSettings",
     "QuotaSettings",
     "RecordsSettings",
+    "RetrySettings",
     "ServerSettings",
     "Settings",
     "StateSettings",

@@ -13,6 +13,8 @@ from gateway.config.values import (
     FilePath,
     HeaderName,
     Headers,
+    HealthPath,
+    Keys,
     Names,
     PassedHeaders,
     Positive,
@@ -56,6 +58,8 @@ class EndpointSettings(Section):
     base_url: BaseUrl = ""
     api_key: SecretStr | None = None
     api_key_file: FilePath | None = None
+    api_keys: Keys = ()
+    health_path: HealthPath = ""
     auth_header: HeaderName | None = None
     headers: Headers = Field(default_factory=dict)
     query: dict[str, SecretStr] = Field(default_factory=dict)
@@ -73,6 +77,12 @@ class EndpointSettings(Section):
     def key(self) -> str:
         """The credential in clear, "" where there is none."""
         return "" if self.api_key is None else self.api_key.get_secret_value()
+
+    @property
+    def every_key(self) -> list[str]:
+        """All credentials in clear, `api_key` first; one "" where there is none."""
+        keys = [self.key] if self.key else []
+        return [*keys, *(key.get_secret_value() for key in self.api_keys)] or [""]
 
     @model_validator(mode="before")
     @classmethod
@@ -143,7 +153,7 @@ class TargetSettings(Section):
     model_config = ConfigDict(json_schema_extra=lambda schema: _or_short(schema, "string"))
 
     to: str
-    weight: Positive = 1
+    weight: Positive | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from gateway.config.endpoints import ModelSettings, PriceSettings, ProviderSettings, WorkerSettings
 from gateway.config.machine import RecordsSettings, ServerSettings, StateSettings
 from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, TierSettings
+from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
 
 DEFAULT_POLICIES = ("identity", "access", "quota", "budget")
@@ -39,6 +40,9 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     state: StateSettings = StateSettings()
     records: RecordsSettings = RecordsSettings()
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+    hedge: HedgeSettings = HedgeSettings()
     providers: dict[Name, ProviderSettings] = Field(default_factory=dict)
     models: dict[PublicName, ModelSettings] = Field(default_factory=dict)
     workers: dict[Name, WorkerSettings] = Field(default_factory=dict)

@@ -263,6 +263,12 @@ def _headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return {header_name(name): text for name, text in value.items()}
 
 
+def _health_path(value: str) -> str:
+    if value and not re.fullmatch(r"/[\x21-\x7e]*", value):
+        raise wrong('a path that costs nothing to ask, such as "/health"')
+    return value
+
+
 def _named(pattern: re.Pattern[str], what: str) -> Any:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -323,6 +329,8 @@ BaseUrl = Annotated[str, AfterValidator(lambda value: normal_url(value) if value
 RootPath = Annotated[str, AfterValidator(_root_path)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 PassedHeaders = Annotated[tuple[Annotated[str, AfterValidator(_passed)], ...], BeforeValidator(_listed)]
+HealthPath = Annotated[str, AfterValidator(_health_path)]
+Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)]
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 Name = Annotated[str, _named(_NAME, "a name of letters, digits, '.', '_' and '-', at most 64")]
 Id = Annotated[str, _named(_ID, "an id of letters, digits and any of ._:@+-, at most 128")]

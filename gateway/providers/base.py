@@ -103,6 +103,10 @@ class Provider:
     credentials: list[list[Header]] = field(default_factory=list, repr=False)  # the same for each key, of several
     health_path: bytes = b""  # answers for nothing; "" asks for a connection only
     tls: Callable[[], SSLContext | None] = field(default=lambda: None, repr=False)  # for connecting without a client
+    place: str = field(init=False)  # what breakers are kept by: a worker may have a provider's name
+
+    def __post_init__(self) -> None:
+        self.place = self.name if self.kind.name != "http" else f"workers/{self.name}"
 
 
 def body_headers(headers: list[Header]) -> tuple[bytes, bytes]:

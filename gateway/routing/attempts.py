@@ -58,13 +58,13 @@ class Attempts:
         self._repeats = 0
         self._failed: list[Failed] = []
         self._refused: list[Target] = []  # where the limits could not be moved to
+        routing.standings.of(call.targets[0]).place.budget.called()
 
     def first(self) -> Choice:
         """The first target that is not out; its needs are held already where that is the first of all."""
         routing, targets = self._routing, self._call.targets
         target = targets[0]
         standing = routing.standings.of(target)
-        standing.place.budget.called()
         now_ns = routing.now_ns()
         if len(targets) > 1 and not self._once and standing.is_out(now_ns):
             other = self._elsewhere(now_ns, None)
@@ -155,12 +155,14 @@ class Attempts:
         standing = routing.standings.of(target)
         choice = self._chosen(target, standing, now_ns)
         choice.is_moved, choice.why = True, "hedge"
-        return max(usual_ns, round(rules.min_delay_s * 1e9)), choice
+        return max(usual_ns, rules.min_delay_ms * 1_000_000), choice
 
     def _with_another_key(self, failed: Failed, now_ns: int) -> Choice | None:
         """The same target, where it was the credential that was refused or used up."""
         choice = failed.choice
         if failed.fault.name not in ("429", "quota", "401", "403") or choice.credential is None:
+            return None
+        if choice.target in self._refused:
             return None
         tried = [
             one.choice.credential

@@ -29,7 +29,7 @@ class Prober:
     def configure(self, rules: BreakerRules, providers: Iterable[Provider]) -> None:
         """The providers as they are from now on."""
         self._rules = rules
-        self._providers = {provider.name: provider for provider in providers}
+        self._providers = {provider.place: provider for provider in providers}
 
     def watch(self, name: str) -> None:
         """A breaker of this provider opened."""

@@ -33,14 +33,16 @@ class Routing:
         self.now_ns = clock.now_ns
         self.wall_ns = clock.wall_ns
         self.standings = Standings(self.rules, clock, events, metrics)
-        self._random = Random() if random is None else random  # noqa: S311 — spreads load, keeps no secret
+        self._random = Random() if random is None else random
         self.draw = self._random.random
         self._balancer = Balancer(self.standings, self._random)
         self._keyrings: dict[str, Keyring] = {}
         self.prober = Prober(self.standings, clock)
         self.standings.on_open = self.prober.watch
         self._failures = metrics.counter(
-            "tidegate_upstream_failures_total", "Failed exchanges, by row of the failure table.", ("provider", "failure")
+            "tidegate_upstream_failures_total",
+            "Failed exchanges, by row of the failure table.",
+            ("provider", "failure"),
         )
         self._repeats = metrics.counter(
             "tidegate_repeated_attempts_total", "Further attempts of a call, by why.", ("provider", "why")
@@ -55,7 +57,7 @@ class Routing:
         keyrings = {}
         for provider in known:
             if len(provider.credentials) > 1:
-                keyrings[provider.name] = self._keyring(provider)
+                keyrings[provider.place] = self._keyring(provider)
         self._keyrings = keyrings
 
     def rank(self, targets: list[Target]) -> list[Target]:
@@ -74,7 +76,7 @@ class Routing:
 
     def keyring(self, provider: Provider) -> Keyring | None:
         """The credentials of a provider that has several."""
-        return self._keyrings.get(provider.name) if self._keyrings else None
+        return self._keyrings.get(provider.place) if self._keyrings else None
 
     def snapshot(self) -> list[dict[str, Any]]:
         """How every target stands, for pages."""
@@ -82,11 +84,11 @@ class Routing:
 
     def count_failure(self, target: Target, fault: Fault) -> None:
         """For the metrics."""
-        self._failures.add((target.provider.name, fault.name))
+        self._failures.add((target.provider.place, fault.name))
 
     def count_repeat(self, target: Target, why: str) -> None:
         """For the metrics: a retry, a failover, a hedge."""
-        self._repeats.add((target.provider.name, why))
+        self._repeats.add((target.provider.place, why))
 
     async def aclose(self) -> None:
         """Ends the probes."""
@@ -94,10 +96,13 @@ class Routing:
 
     def _keyring(self, provider: Provider) -> Keyring:
         """With what was learnt of the keys that it had before."""
-        before = self._keyrings.get(provider.name)
+        before = self._keyrings.get(provider.place)
         known = [] if before is None else before.credentials
         kept = [next((one for one in known if one.headers == headers), None) for headers in provider.credentials]
         return Keyring(
-            [Credential(headers) if one is None else one for one, headers in zip(kept, provider.credentials, strict=True)],
+            [
+                Credential(headers) if one is None else one
+                for one, headers in zip(kept, provider.credentials, strict=True)
+            ],
             self._random,
         )

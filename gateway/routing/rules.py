@@ -1,4 +1,4 @@
-"""What routing is told by the configuration: retry, breaker, hedging. Durations in seconds unless the name says else."""
+"""What routing is told by the configuration about retries, breakers and hedging. Durations in seconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HedgeRules:
     enabled: bool = False
     percentile: float = 95.0  # of the target's latencies on the same route
     min_samples: int = 50
-    min_delay_s: float = 0.02
+    min_delay_ms: int = 20
     routes: frozenset[str] = frozenset(("embeddings", "moderations"))
 
 

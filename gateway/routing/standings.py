@@ -46,7 +46,7 @@ class Standings:
 
     def of(self, target: Target) -> Standing:
         """The standing of a target, made where there was none."""
-        name, model = target.provider.name, target.upstream_model
+        name, model = target.provider.place, target.upstream_model
         place = self._places.get(name)
         if place is None:
             place = self._places[name] = self._place(name)
@@ -97,9 +97,7 @@ class Standings:
                 if standing.outstanding or standing.breaker.state != "closed"
             }
             place.standings = busy
-        made = place.standings[model] = Standing(
-            place, Breaker(place.name, model, self._rules.breaker, self._told)
-        )
+        made = place.standings[model] = Standing(place, Breaker(place.name, model, self._rules.breaker, self._told))
         return made
 
     def _told(self, breaker: Breaker, why: str) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 Phase = Literal["connect", "send", "head", "body"]
 Headers = list[tuple[bytes, bytes]]
@@ -108,6 +108,9 @@ class UpstreamResponse(ABC):
     """
 
     __slots__ = ("content_length", "first_byte_at", "headers", "status")
+
+    #: Whether a `read` that was cancelled loses nothing; otherwise it ends the exchange.
+    read_can_be_cancelled: ClassVar[bool] = False
 
     status: int
     headers: Headers

@@ -16,6 +16,8 @@ class Reply(UpstreamResponse):
 
     __slots__ = ("connection", "error", "head_only", "rest", "started", "total_at", "upload", "waiter")
 
+    read_can_be_cancelled = True
+
     def __init__(self, connection: Connection, total_at: float, head_only: bool) -> None:
         self.connection: Connection | None = connection
         self.total_at = total_at

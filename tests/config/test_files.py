@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "gateway.toml").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 ENV = {
+    "OPENAI_KEY_2": "sk-two",
+    "GRANULATOR_KEY_2": "granulator-two",
     "ANTHROPIC_API_KEY": "sk-a",
     "AZURE_OPENAI_API_KEY": "az",
     "AZURE_OPENAI_ENDPOINT": "https://name.openai.azure.com/",

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 CONFIG = """
+[retry]
+budget_percent = 0
+budget_reserve = 0
 [providers.demo]
 kind = "openai"
 base_url = "{origin}/v1"

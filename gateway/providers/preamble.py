@@ -1,0 +1,57 @@
+"""What a reply with status 200 says before any content: nothing yet, content, or that the provider gave up."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from gateway.providers.reported import read_any
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.targets import Target
+
+Beginning = Literal["nothing", "content", "error"]
+
+#: Longest preamble that is held back, bytes.
+MOST_BYTES = 65_536
+
+#: Routes whose streams are known well enough to tell their preamble from their content.
+_KNOWN = frozenset(("chat", "completions", "responses", "messages"))
+
+#: Anything that was generated, or an end: a text that is not empty, a tool's name, a reason to finish. Typed events:
+#: all deltas, and blocks of tools, whose start names them.
+_CONTENT = re.compile(
+    rb'"(?:content|text|refusal|reasoning|reasoning_content|thinking|partial_json|arguments|name|signature|data)"'
+    rb'\s*:\s*"[^"]|\.delta"|\.done"|"tool_calls"|"function_call"|"(?:finish_reason|stop_reason)"\s*:\s*"'
+    rb'|\[DONE\]|"message_stop"|"response\.(?:completed|incomplete)"'
+)
+
+#: An error that is an object or a text, or an event of that type.
+_ERROR = re.compile(rb'"error"\s*:\s*[{"]|"type"\s*:\s*"(?:error|response\.failed)"|^event:\s*error', re.MULTILINE)
+
+
+def beginning_of(route: str, data: bytes) -> Beginning:
+    """What the first bytes of a stream hold."""
+    if _ERROR.search(data) is not None:
+        return "error"
+    if route not in _KNOWN or _CONTENT.search(data) is not None:
+        return "content"
+    return "nothing"
+
+
+def gave_up(call: Call, target: Target, headers: list[tuple[bytes, bytes]], data: bytes) -> bool:
+    """Whether a stream that began like this is the provider's refusal to work now, by its own meter."""
+    meter = target.provider.kind.meter(call, target, 200, headers)
+    meter.feed(data)
+    return meter.finish(complete=True)[2] == "overloaded"
+
+
+def disguise_of(body: bytes, is_json: bool) -> str:
+    """The row of the failure table for a whole 200 that is no reply of its route."""
+    value = read_any(body) if is_json else None
+    error = None if value is None else value.get("error")
+    if not error:
+        return "unreadable" if is_json else "html"
+    kind = error.get("type") if isinstance(error, dict) else None
+    return "overloaded" if kind == "overloaded_error" else "error_body"
