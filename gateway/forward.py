@@ -144,11 +144,11 @@ class Forwarder:
                 await self._end(call, attempt, "failed", Usage(), error)
             raise
         finally:
-            if attempt is not None and attempt.row.outcome == "open":
-                await self._end(call, attempt, "gone", self._guess(call, attempt))
             plan.end(choice)
             if response is not None:
-                await response.aclose()
+                await response.aclose()  # first of all: what nobody reads any more costs money
+            if attempt is not None and attempt.row.outcome == "open":
+                await self._end(call, attempt, "gone", self._guess(call, attempt))
 
     async def _failed(self, call: Call, attempt: Attempt, spoilt: Spoilt) -> Choice | None:
         """Nothing went out: the next attempt, or else the call ends with this one's error."""
