@@ -63,7 +63,7 @@ class Stand:
         self._state = uvicorn.server.ServerState()
         make = lambda: config.http_protocol_class(config=config, server_state=self._state, app_state={})  # noqa: E731
         self._listener = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, backlog=2048)
-        self.base_url = "http://127.0.0.1:%d" % self._listener.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         limits = httpx2.Limits(max_connections=400, max_keepalive_connections=400)
         self.client = httpx2.AsyncClient(
             base_url=self.base_url, headers={"authorization": f"Bearer {KEY}"}, timeout=30, limits=limits,
@@ -143,7 +143,8 @@ async def stand(tmp_path: Path) -> AsyncIterator[Make]:
         for i, fake in enumerate(fakes):
             if f"[providers.f{i}]" not in config:
                 lines.append(
-                    f'[providers.f{i}]\nkind = "openai"\nbase_url = "{fake.base_url}/v1"\npass_headers = ["x-fake", "x-nonce"]\n'
+                    f'[providers.f{i}]\nkind = "openai"\nbase_url = "{fake.base_url}/v1"\n'
+                    'pass_headers = ["x-fake", "x-nonce"]\n'
                     "timeouts = { connect_s = 2, first_byte_s = 5, idle_s = 5, total_s = 30 }"
                 )
         made = Stand(tmp_path, "\n".join(lines).replace("{f0}", fakes[0].base_url if fakes else ""), fakes)
