@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import itertools
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +89,33 @@ async def test_clients_and_keys_from_making_to_revoking(gateway: str, run: Run) 
     assert (code, json.loads(out)) == (0, {"id": made["id"]})
     _, out, _ = await run("keys", "list", "--json")
     assert [row["revoked_wall_ns"] is None for row in json.loads(out)] == [False, True]
+
+
+COMBINATIONS = [
+    by for size in range(1, 5) for by in itertools.combinations(("client", "model", "provider", "day"), size)
+]
+
+
+async def test_usage_by_every_combination_as_json_and_csv_equals_the_rows(
+    gateway: str, run: Run, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(f"file:{tmp_path / 'data' / 'tidegate.db'}?mode=ro", uri=True)) as connection:
+        _, out, _ = await run("usage", "--by", "client", "--json")  # flushes what is not written yet
+        found = connection.execute(
+            "SELECT client, model, provider, date(started_wall_ns / 1000000000, 'unixepoch'), cost_pusd FROM attempts"
+        ).fetchall()
+    assert len(found) == 3
+    for by in COMBINATIONS:
+        expected: Counter[tuple[str, ...]] = Counter()
+        for client, model, provider, day, cost in found:
+            value = {"client": client, "model": model, "provider": provider, "day": day}
+            expected[tuple(value[word] for word in by)] += cost
+        _, out, _ = await run("usage", "--by", ",".join(by), "--json")
+        told = json.loads(out)
+        _, out, _ = await run("usage", "--by", ",".join(by), "--csv")
+        for rows in (told, list(csv.DictReader(io.StringIO(out)))):
+            sums = {tuple(row[word] for word in by): int(Decimal(row["cost_usd"]) * 10**12) for row in rows}
+            assert sums == expected, by
 
 
 async def test_usage_as_table_json_and_csv(gateway: str, run: Run) -> None:
