@@ -1,103 +1,694 @@
-"""Who goes next. Outlives pipelines and reloads; grants all that a call waits for at once, or nothing."""
+"""Who goes next. Outlives pipelines and reloads; grants all that a call waits for at once, or nothing.
+
+Calls of one client that need the same limits in the same band stand in a *lane*. Each of a lane's options (targets) is
+parked in the *line* of one limit that its first call lacks; the limit is closed to those who come later in that line.
+One task, while anybody waits, is woken by what was given back (`Store.listen`), by time (refills, ends of waits, points
+of waiting) and by who comes and goes; it asks the store only for the first of each line. So an operation costs
+O(log n), and what wakes a line costs nothing for those behind its first.
+"""
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future, get_running_loop
+from asyncio import AbstractEventLoop, Future, Task, get_running_loop, sleep
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from itertools import count
 
 from gateway.call import Call, Held
 from gateway.clock import Clock
-from gateway.errors import QueueFull, RateLimited
-from gateway.scheduler.waiter import Option, Queued, Urgency, Waiter
-from gateway.state.store import Limit, Store
+from gateway.errors import GatewayError, LimitError, QueueFull, RateLimited
+from gateway.metrics import Metrics
+from gateway.ratelimit import span
+from gateway.scheduler.agenda import Agenda
+from gateway.scheduler.lane import Entry, Lane, LaneKey, Spot
+from gateway.scheduler.line import Line, cost
+from gateway.scheduler.pace import Honesty, Pace
+from gateway.scheduler.roll import Roll
+from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_change, priority
+from gateway.scheduler.view import Snapshot, View
+from gateway.scheduler.waiter import Option, Queued, Waiter, level_of
+from gateway.state.store import Grant, Lack, Limit, Slots, Store, Want
+
+#: Slots come back when somebody lets go, which is told at once; asking again after this is for leases that ran out.
+SLOTS_ASKED_NS = 10 * SECOND_NS
+#: Paces that are remembered; the oldest is forgotten.
+MOST_PACES = 10_000
+#: No refusal asks to come back sooner.
+SOONEST_S = 0.05
+#: Calls renewed at a reload between two turns of the loop.
+RENEWED_AT_ONCE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSettings:
-    """[policy.queue]; see there."""
+class Hour:
+    """The moment when everyone's count of requests begins anew."""
 
-    max_waiting: int = 1000
-    max_waiting_per_client: int = 200
-    starvation_s: float = 600.0
-    floor_percent: int = 5
-    longest_wait_s: dict[Urgency, float] = field(
-        default_factory=lambda: {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
-    )
+    due_ns = 0
 
 
 class Scheduler:
     """Made once for each gateway; `configure` at start and at each reload."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, metrics: Metrics | None = None) -> None:
         self._store = store
+        self._clock = clock
         self._now = clock.now_ns
         self._settings = QueueSettings()
-        self._waiting: dict[str, tuple[Waiter, Future[Option]]] = {}
+        self._roll = Roll()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._lines: dict[str, Line] = {}
+        self._paces: dict[str, Pace] = {}
+        self._fresh: list[Lane] = []
+        self._dirty: dict[Line, None] = {}
+        self._agenda = Agenda(self._now, self.wake)
+        self._hour = Hour()
+        self._seqs = count(1)
         self._loop: AbstractEventLoop | None = None
-        self._pumping = False
-        #: Calls that hold something: those that wait and those that run.
-        self.holding: set[str] = set()
+        self._task: Task[None] | None = None
+        self._alarm: Future[None] | None = None
         #: Brings a waiting call under the configuration in force, or raises the GatewayError that ends it.
         self.renew: Callable[[Call], None] = lambda call: None
+        #: Ids of the calls that hold something in the store, those that wait included.
+        self.holding: set[str] = set()
+        #: The longest an HTTP call may wait, seconds ([server] http_wait_cap_s).
+        self.http_wait_cap_s = 120.0
+        self._report(metrics or Metrics())
+
+    def _report(self, metrics: Metrics) -> None:
+        self._honesty = Honesty(metrics)
+        self._waits = metrics.histogram("tidegate_queue_wait_seconds", "Waits that ended in a grant.", ("level",))
+        self._refused = metrics.counter("tidegate_queue_refused_total", "Calls the queue refused.", ("reason",))
+        metrics.gauge("tidegate_queue_waiting", "Calls that wait.", lambda: [((), len(self._roll))])
 
     def configure(self, settings: QueueSettings) -> None:
         """Takes up other settings; those who wait keep their place."""
         self._settings = settings
+        for line in self._lines.values():
+            line.floor_every = settings.floor_every
+
+    # ---- Coming and going --------------------------------------------------------------------------------------------
 
     def contended(self, held: Iterable[Held]) -> bool:
         """Whether others wait for one of these already: a newcomer does not overtake them."""
-        return bool(self._waiting)
+        if not self._roll.entries:
+            return False
+        lines = self._lines
+        return bool(self._fresh) or any(limit.name in lines for _, limit, _, _ in held)
+
+    def count(self, client: str, wall_ns: int) -> None:
+        """One more request of a client, waiting or not: its priority falls with every tenth of an hour."""
+        if self._roll.count(client, wall_ns):
+            now = self._now()
+            for entry in list(self._roll.of_client(client)):
+                self._place(entry, now)
+            self.wake()
 
     async def wait(self, waiter: Waiter, queued: Queued) -> Option:
         """Gives the option that was granted, held under the waiter's id; fills in `queued`. Raises QueueFull or
         RateLimited with a true retry-after; when cancelled it is gone at once."""
-        if len(self._waiting) >= self._settings.max_waiting:
-            raise QueueFull("The queue is full.", retry_after_s=1.0, policy="queue")
-        self._loop = get_running_loop()
-        future: Future[Option] = self._loop.create_future()
-        self._waiting[waiter.id] = waiter, future
-        self._store.listen(self._freed)
-        timer = self._loop.call_later(waiter.placement.longest_wait_s, self._late, waiter)
-        began = self._now()
-        self._freed(())
+        entry = self.enter(waiter, queued)
         try:
-            return await future
+            return await entry.future
         finally:
-            timer.cancel()
-            queued.waited_ms = (self._now() - began) // 1_000_000
-            self._waiting.pop(waiter.id, None)
-            if not self._waiting:
-                self._store.listen(None)
+            queued.waited_ms = (self._now() - entry.arrived_ns) // 1_000_000
+            if not entry.done:
+                self.leave(entry)
+
+    def enter(self, waiter: Waiter, queued: Queued) -> Entry:
+        """Takes a place for a call, or raises the refusal. Whoever enters leaves, unless its future is done."""
+        self._loop = loop = get_running_loop()
+        now = self._now()
+        placement, roll = waiter.placement, self._roll
+        ends_ns = now + int(placement.longest_wait_s * SECOND_NS)
+        if placement.deadline_ns is not None:
+            ends_ns = min(ends_ns, placement.deadline_ns)
+        entry = Entry(waiter, queued, loop.create_future(), next(self._seqs), now, ends_ns)
+        entry.band = roll.band(entry, now)
+        key = _key_of(entry)
+        self._admit(entry, key, now)
+        if not roll.entries:
+            self._store.listen(self._freed)
+            self._agenda.put(self._hour, now + HOUR_NS - self._clock.wall_ns() % HOUR_NS)
+        roll.add(entry)
+        if waiter.not_before_ns > now:
+            queued.estimate_ms = (waiter.not_before_ns - now) // 1_000_000
+            queued.level = level_of(queued.estimate_ms / 1000)
+        else:
+            self._join(entry, key)
+        self._schedule(entry, now)
+        if self._task is None:
+            self._task = loop.create_task(self._pump())
+        else:
+            self.wake()
+        return entry
+
+    def _admit(self, entry: Entry, key: LaneKey, now: int) -> None:
+        """The bounds of the queue, and what can be known of the wait before it begins."""
+        settings, waiter = self._settings, entry.waiter
+        lane = self._lanes.get(key)
+        if lane is not None and lane.home is not None and waiter.not_before_ns <= now:
+            first = lane.spots[0].line
+            if first is not None and first is not lane.home:
+                self._rehome(lane, first)
+            self._tell(entry, lane, lane.count, now)
+        elif waiter.not_before_ns > entry.ends_ns:
+            self._refuse_early(entry, (waiter.not_before_ns - now) / SECOND_NS, now)
+        mine = len(self._roll.of_client(waiter.client))
+        if mine >= settings.max_waiting_per_client:
+            wait_s = max(1.0, self._left_s(entry, now) / (mine + 1))
+            message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
+            raise self._full(message, wait_s, "client_full")
+        if len(self._roll) >= settings.max_waiting:
+            other = self._roll.newest_below(entry.band)
+            if other is None:
+                message = f"The queue is full: {len(self._roll):,} calls wait, none of them less urgent than this one."
+                raise self._full(message, max(1.0, self._left_s(entry, now)), "full")
+            wait_s = max(1.0, self._left_s(other, now))
+            gave_way = "The queue is full, and this call gave way to a more urgent one."
+            self._end(other, self._full(gave_way, wait_s, "displaced"))
+
+    def _full(self, message: str, wait_s: float, reason: str) -> QueueFull:
+        self._refused.add((reason,))
+        return QueueFull(f"{message} Try again in {span(wait_s)}.", retry_after_s=wait_s, policy="queue")
+
+    def _left_s(self, entry: Entry, now: int) -> float:
+        """Seconds of its wait that are still to come, as far as one can tell."""
+        lane = entry.lane or self._lanes.get(_key_of(entry))
+        if lane is None or lane.home is None:
+            return 1.0
+        is_inside = entry.lane is lane
+        length = _index(lane, entry) if is_inside else lane.count
+        ahead = lane.home.ahead(lane.band, length, is_inside=is_inside)
+        return max(SOONEST_S, self._estimate(entry, lane.home, lane.band, ahead, now)[1])
+
+    @staticmethod
+    def _estimate(entry: Entry, line: Line, band: int, ahead: int, now: int) -> tuple[float, float]:
+        """Seconds until a call is let through, before and after what earlier waits taught."""
+        pace = line.pace
+        if not ahead and line.due_ns and not isinstance(pace.limit, Slots):
+            return 0.0, max(0.0, (line.due_ns - now) / SECOND_NS)  # by time alone, which is known
+        naive_s = pace.naive_s(band, ahead, _amount(entry, line.name), now)
+        return naive_s, pace.corrected_s(band, naive_s)
+
+    def leave(self, entry: Entry) -> None:
+        """Gone at once: nothing of it is held or counted any more."""
+        lane = entry.lane
+        self._roll.remove(entry)
+        if lane is not None:
+            self._leave_lane(entry, lane)
+        self._rest()
+
+    def _end(self, entry: Entry, error: Exception) -> None:
+        if not entry.future.done():
+            entry.future.set_exception(error)
+        self.leave(entry)
+
+    def _rest(self) -> None:
+        """The last one left: nothing is listened to, no task and no timer are left."""
+        if not self._roll.entries:
+            self._store.listen(None)
+            self._agenda.clear()
+            self._fresh.clear()
+            self._dirty.clear()
+            self._ring()
+
+    # ---- Lanes and lines ---------------------------------------------------------------------------------------------
+
+    def _join(self, entry: Entry, key: LaneKey) -> None:
+        """Takes its place in the lane of its like."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, len(entry.waiter.options))
+        head = lane.head
+        lane.add(entry)
+        if lane.home is not None:
+            lane.home.band(lane.band).grow(lane.count - 1)
+            lane.home.pace.arrived(lane.band, _amount(entry, lane.home.name))
+        elif not entry.told:
+            lane.untold.append(entry)
+        if head is None:
+            self._renew_lane(lane)
+        elif entry.seq < head.seq:
+            self._advance(lane)
+        if entry.starved:
+            self._push_starved(lane)
+
+    def _renew_lane(self, lane: Lane) -> None:
+        if not lane.fresh:
+            lane.fresh = True
+            self._fresh.append(lane)
+            self._ring()
+
+    def _touch(self, line: Line) -> None:
+        """Somebody else may be its first: who it is has to be tried."""
+        self._dirty[line] = None
+        self._ring()
+
+    def _push_starved(self, lane: Lane) -> None:
+        for spot in lane.spots:
+            if spot.line is not None:
+                spot.line.push_starved(spot)
+                self._touch(spot.line)
+
+    def _leave_lane(self, entry: Entry, lane: Lane) -> None:
+        was_first = lane.head is entry
+        if lane.home is not None:
+            lane.home.band(lane.band).shrink(lane.count)
+        lane.remove(entry)
+        if not lane.count:
+            del self._lanes[lane.key]
+            for spot in lane.spots:
+                if spot.line is not None:
+                    self._unpark(spot)
+        elif was_first:
+            self._advance(lane)
+        elif entry.starved:
+            self._push_starved(lane)
+
+    def _advance(self, lane: Lane) -> None:
+        """Another call is its first now."""
+        for spot in lane.spots:
+            if spot.line is None:
+                self._renew_lane(lane)
+            else:
+                finished = spot.line.band(lane.band).finished.get(lane.client, 0)
+                spot.start = max(spot.start, finished)
+                matters = spot.line.may_be_next(spot)
+                spot.line.push(spot)
+                if matters:
+                    self._touch(spot.line)
+
+    def _park(self, spot: Spot, line: Line, now: int) -> None:
+        if spot.line is line:
+            return
+        if spot.line is not None:
+            self._unpark(spot)
+        line.park(spot)
+        lane = spot.lane
+        if lane.home is None or not lane.home.parked:
+            self._rehome(lane, line)
+        if lane.untold:
+            untold, lane.untold = lane.untold, []
+            for entry in untold:
+                if entry.lane is lane:
+                    self._tell_late(entry, lane, now)
+
+    @staticmethod
+    def _rehome(lane: Lane, line: Line) -> None:
+        """Its calls are counted there now."""
+        before, lane.home = lane.home, line
+        if before is not None:
+            band = before.band(lane.band)
+            for length in range(lane.count, 0, -1):
+                band.shrink(length)
+        band = line.band(lane.band)
+        for length in range(lane.count):
+            band.grow(length)
+
+    def _unpark(self, spot: Spot) -> None:
+        line = spot.line
+        assert line is not None, "it is parked"
+        matters = line.may_be_next(spot)
+        line.unpark(spot)
+        if line.parked:
+            if matters:
+                self._touch(line)
+        else:
+            del self._lines[line.name]
+            self._dirty.pop(line, None)
+            line.due_ns = 0
+
+    def _line(self, limit: Limit, now: int) -> Line:
+        name = limit.name
+        line = self._lines.get(name)
+        if line is None:
+            pace = self._paces.pop(name, None)
+            if pace is None:
+                pace = Pace(limit)
+                if len(self._paces) >= MOST_PACES:
+                    del self._paces[next(iter(self._paces))]
+            pace.limit = limit
+            self._paces[name] = pace
+            pace.resume(now)
+            line = self._lines[name] = Line(name, pace, self._settings.floor_every)
+        return line
+
+    def _place(self, entry: Entry, now: int) -> None:
+        """Puts a waiting call where its priority of now belongs."""
+        band = self._roll.band(entry, now)
+        if band == entry.band:
+            return
+        lane = entry.lane
+        if lane is not None:
+            self._leave_lane(entry, lane)
+        self._roll.move(entry, band)
+        if lane is not None:
+            self._join(entry, _key_of(entry))
+
+    # ---- Telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, entry: Entry, lane: Lane, length: int, now: int) -> None:
+        """Position and estimate at arrival. Raises RateLimited where the wait would be too long."""
+        line, queued = lane.home, entry.queued
+        assert line is not None, "the lane is parked"
+        ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
+        entry.naive_s, estimate_s = self._estimate(entry, line, lane.band, ahead, now)
+        queued.position = ahead
+        queued.estimate_ms = int(estimate_s * 1000)
+        queued.level = level_of(estimate_s)
+        entry.told = True
+        if line.pace.is_measured:
+            self._refuse_early(entry, estimate_s, now)
+
+    def _tell_late(self, entry: Entry, lane: Lane, now: int) -> None:
+        """The same for a call that had to be tried before it was known what it lacks."""
+        try:
+            self._tell(entry, lane, _index(lane, entry), now)
+        except LimitError as error:
+            self._end(entry, error)
+
+    def _refuse_early(self, entry: Entry, estimate_s: float, now: int) -> None:
+        longest_s = (entry.ends_ns - now) / SECOND_NS
+        if estimate_s <= longest_s:
+            return
+        self._refused.add(("early",))
+        wait_s = estimate_s - max(0.0, longest_s) + SOONEST_S
+        raise RateLimited(
+            f"This call would wait about {span(estimate_s)}, longer than its longest wait of "
+            f"{span(max(0.0, longest_s))}. Try again in {span(wait_s)}.",
+            code="queue_wait_too_long",
+            retry_after_s=wait_s,
+            policy="queue",
+        )
+
+    def _late(self, entry: Entry, now: int) -> None:
+        """Its longest wait or its deadline is over."""
+        self._refused.add(("late",))
+        waited_s = (now - entry.arrived_ns) / SECOND_NS
+        lane = entry.lane
+        if lane is not None and lane.home is not None and waited_s > entry.naive_s:
+            lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
+        wait_s = max(1.0, self._left_s(entry, now))
+        message = f"This call waited {span(waited_s)}, the longest it may. Try again in {span(wait_s)}."
+        self._end(entry, RateLimited(message, code="queue_wait_too_long", retry_after_s=wait_s, policy="queue"))
+
+    # ---- What time brings --------------------------------------------------------------------------------------------
+
+    def _schedule(self, entry: Entry, now: int) -> None:
+        """The next moment at which time matters to a waiting call."""
+        waiter = entry.waiter
+        moment = entry.ends_ns
+        if entry.lane is None:
+            moment = min(moment, waiter.not_before_ns)
+        elif not entry.starved:
+            moment = min(moment, self._starves_ns(entry))
+        change = next_change(waiter.placement, entry.arrived_ns, now)
+        if change is not None and change < moment:
+            moment = change
+        self._agenda.put(entry, moment)
+
+    def _starves_ns(self, entry: Entry) -> int:
+        begins = max(entry.arrived_ns, entry.waiter.not_before_ns)
+        return begins + min(int(self._settings.starvation_s * SECOND_NS), (entry.ends_ns - begins) // 2)
+
+    def _clockwork(self, now: int) -> None:
+        for thing in self._agenda.due(now):
+            if isinstance(thing, Line):
+                self._dirty[thing] = None
+            elif isinstance(thing, Entry):
+                if not thing.done:
+                    self._age(thing, now)
+            else:
+                self._roll.turn_hour(self._clock.wall_ns())
+                for entry in self._roll:
+                    self._place(entry, now)
+                self._agenda.put(self._hour, now + HOUR_NS - self._clock.wall_ns() % HOUR_NS)
+
+    def _age(self, entry: Entry, now: int) -> None:
+        if now >= entry.ends_ns:
+            self._late(entry, now)
+            return
+        if entry.lane is None and now >= entry.waiter.not_before_ns:
+            self._join(entry, _key_of(entry))
+        self._place(entry, now)
+        if entry.lane is not None and not entry.starved and now >= self._starves_ns(entry):
+            entry.starved = True
+            entry.lane.starve(entry)
+            self._push_starved(entry.lane)
+        self._schedule(entry, now)
+
+    # ---- The pump ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Looks again at the time and at who waits."""
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(None)
+
+    def _freed(self, names: Sequence[str]) -> None:
+        lines = self._lines
+        for name in names:
+            line = lines.get(name)
+            if line is not None:
+                self._touch(line)
+
+    async def _pump(self) -> None:
+        """Runs while anybody waits."""
+        loop = get_running_loop()
+        try:
+            while self._roll.entries:
+                await self._round()
+                if not self._roll.entries:
+                    break
+                self._agenda.tidy(len(self._roll) + len(self._lines) + 1)
+                self._agenda.arm(loop)
+                self._alarm = loop.create_future()
+                await self._alarm
+        finally:
+            self._task = self._alarm = None
+            if self._roll.entries and not loop.is_closed():  # it was cancelled: others still wait
+                self._task = loop.create_task(self._pump())
+
+    async def _round(self) -> None:
+        """Everything that can be granted now."""
+        self._clockwork(self._now())
+        while self._fresh or self._dirty:
+            if self._fresh:
+                fresh, self._fresh = self._fresh, []
+                fresh.sort(key=_rank)
+                for lane in fresh:
+                    await self._try_lane(lane)
+            while self._dirty:
+                line = next(iter(self._dirty))
+                del self._dirty[line]
+                await self._serve(line)
+
+    async def _try_lane(self, lane: Lane) -> None:
+        """Its first call on every option that is not parked, as long as one is granted."""
+        lane.fresh = False
+        index = 0
+        while index < len(lane.spots):
+            entry, spot = lane.head, lane.spots[index]
+            if entry is None:
+                return
+            if spot.line is None:
+                await self._try(entry, lane, spot)
+            index = index + 1 if lane.head is entry else 0
+        if lane.head is not None and all(spot.line is None for spot in lane.spots):
+            self._never(lane.head)
+            if lane.count:
+                self._renew_lane(lane)
+
+    async def _serve(self, line: Line) -> None:
+        """Lets through whose turn it is, until the one whose turn it is lacks this very limit."""
+        while (turn := line.turn()) is not None:
+            spot, entry = turn
+            if not await self._try(entry, spot.lane, spot) and spot.line is line:
+                self._dirty.pop(line, None)
+                return
+
+    async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
+        """Asks the store for a call on one of its options; parks the spot where it lacks something."""
+        now = self._now()
+        option = entry.waiter.options[spot.index]
+        wants: list[Want] = []
+        for index, (need, limit, amount, attempt) in enumerate(option.held):
+            line = self._lines.get(limit.name)
+            if line is not None and line is not spot.line and line.is_before(entry, lane):
+                if limit.own is None or amount > limit.own.capacity:
+                    self._park(spot, line, now)
+                    return False
+                limit = limit.own  # nobody else may take of that, so nobody is overtaken
+                option = _with(option, index, (need, limit, amount, attempt))
+            wants.append((limit, amount))
+        try:
+            grant = await self._store.reserve(entry.waiter.id, wants, entry.waiter.ttl_s)
+        except Exception as error:  # it belongs to the call that is being tried
+            if not entry.done:
+                self._end(entry, error)
+            return False
+        if entry.done:  # it left while the store was asked
+            if grant.granted:
+                await self._store.release(entry.waiter.id)
+            return False
+        if not grant.granted:
+            self._lacks(entry, spot, option, grant, now)
+            return False
+        self._grant(entry, lane, spot, option, now)
+        return True
+
+    def _lacks(self, entry: Entry, spot: Spot, option: Option, grant: Grant, now: int) -> None:
+        """Parks it at the limit that takes longest to come back; nowhere if one never does."""
+        lacks = grant.lacks
+        if any(lack.retry_after_s is None for lack in lacks):
+            if spot.line is not None:
+                self._unpark(spot)
+                self._renew_lane(spot.lane)
+            return
+        here = spot.line
+        lack = next((one for one in lacks if here is not None and option.held[one.index][1].name == here.name), None)
+        if lack is None:
+            lack = max(lacks, key=_longest)
+        limit = option.held[lack.index][1]
+        line = self._line(limit, now)
+        if limit.__class__ is Slots:
+            due_ns = now + SLOTS_ASKED_NS
+        else:
+            assert lack.retry_after_s is not None, "those that never come back are refused"
+            due_ns = now + int(lack.retry_after_s * SECOND_NS) + 1
+        if not line.due_ns or line.due_ns > due_ns or line is here:
+            self._agenda.put(line, due_ns)
+        self._park(spot, line, now)
+
+    def _never(self, entry: Entry) -> None:
+        """A need above its limit's capacity: no wait will make it fit."""
+        need = next(need for option in entry.waiter.options for need, _, _, _ in option.held)
+        message = f"This call needs more of {need.lacking.what} than there can be. Waiting won't make it fit."
+        self._refused.add(("never",))
+        self._end(entry, need.lacking.error(message, policy=need.policy, should_retry=False))
+
+    def _grant(self, entry: Entry, lane: Lane, spot: Spot, option: Option, now: int) -> None:
+        for _, limit, amount, _ in option.held:
+            line = self._lines.get(limit.name)
+            if line is not None:
+                line.granted(entry, lane, spot if spot.line is line else None, amount, now)
+        waited_s = (now - entry.arrived_ns) / SECOND_NS
+        queued = entry.queued
+        if entry.told:
+            if lane.home is not None:
+                lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
+            self._honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
+        self._waits.observe((queued.level,), waited_s)
+        self.leave(entry)
+        if not entry.future.done():
+            entry.future.set_result(option)
+
+    # ---- Reloads, and being read -------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
         """After a reload: everyone's needs are resolved anew; those who can't go on are refused."""
-
-    def _late(self, waiter: Waiter) -> None:
-        _, future = self._waiting[waiter.id]
-        if not future.done():
-            future.set_exception(RateLimited("The longest wait is over.", retry_after_s=1.0, policy="queue"))
-
-    def _freed(self, keys: Sequence[str]) -> None:
-        if not self._pumping and self._loop is not None:
-            self._pumping = True
-            self._task = self._loop.create_task(self._pump())
-
-    async def _pump(self) -> None:
-        self._pumping = False
-        for waiter, future in list(self._waiting.values()):
-            if future.done():
+        for number, entry in enumerate(self._roll):
+            if number % RENEWED_AT_ONCE == RENEWED_AT_ONCE - 1:
+                await sleep(0)
+            if entry.done:
                 continue
-            option = await self._try(waiter)
-            if option is not None:
-                future.set_result(option)
+            try:
+                options = entry.waiter.resolve()
+            except GatewayError as error:
+                self._end(entry, error)
+                continue
+            lane = entry.lane
+            if lane is not None:
+                self._leave_lane(entry, lane)
+            entry.waiter.options = options
+            if lane is not None:
+                self._join(entry, _key_of(entry))
+        self.wake()
 
-    async def _try(self, waiter: Waiter) -> Option | None:
-        for option in waiter.options:
-            wants = [(limit, amount) for _, limit, amount, _ in option.held]
-            if (await self._store.reserve(waiter.id, wants, waiter.ttl_s)).granted:
-                return option
-        return None
+    def position(self, call_id: str) -> View | None:
+        """One waiting call as it stands now; None: it does not wait."""
+        entry = self._roll.entries.get(call_id)
+        if entry is None:
+            return None
+        lane = entry.lane
+        ahead = lane.home.ahead_of(lane, _index(lane, entry)) if lane is not None and lane.home is not None else 0
+        return self._view(entry, ahead, self._now())
+
+    def snapshot(self) -> Snapshot:
+        """The whole queue as it stands now; O(n log n), for people."""
+        now = self._now()
+        lines: dict[Line | None, list[tuple[int, int, int, int, Entry]]] = {}
+        for lane in self._lanes.values():
+            spot = None if lane.home is None else lane.home.spot_of(lane)
+            finish, stamp = (0, 0) if spot is None else (spot.start, spot.stamp)
+            for _, entry in sorted(lane.entries()):
+                finish += cost(entry.waiter)
+                lines.setdefault(lane.home, []).append((-lane.band, finish, stamp, entry.seq, entry))
+        views = [
+            self._view(entry, ahead, now)
+            for entries in lines.values()
+            for ahead, (_, _, _, _, entry) in enumerate(sorted(entries))
+        ]
+        views += [self._view(entry, 0, now) for entry in self._roll if entry.lane is None]
+        snapshot = Snapshot()
+        for view in sorted(views, key=lambda view: (view.position, view.estimate_ms)):
+            snapshot.add(view)
+        snapshot.executing = max(0, len(self.holding) - snapshot.total)
+        return snapshot
+
+    def _view(self, entry: Entry, ahead: int, now: int) -> View:
+        waiter, lane = entry.waiter, entry.lane
+        left_s, limit = max(0.0, (waiter.not_before_ns - now) / SECOND_NS), ""
+        if lane is not None and lane.home is not None:
+            limit = lane.home.name
+            left_s = self._estimate(entry, lane.home, lane.band, ahead, now)[1]
+        waited_ns = now - entry.arrived_ns
+        return View(
+            id=waiter.id,
+            client=waiter.client,
+            org=waiter.org,
+            level=level_of(left_s),
+            priority=priority(waiter.placement, waited_ns, self._roll.requests(waiter.client), now),
+            urgency=waiter.placement.urgency,
+            position=ahead,
+            estimate_ms=int(left_s * 1000),
+            waited_ms=waited_ns // 1_000_000,
+            starved=entry.starved,
+            limit=limit,
+        )
 
 
-__all__ = ["Limit", "QueueSettings", "Scheduler"]
+def _key_of(entry: Entry) -> LaneKey:
+    waiter = entry.waiter
+    signature = tuple([tuple([limit.key for _, limit, _, _ in option.held]) for option in waiter.options])
+    return waiter.client, entry.band, signature
+
+
+def _index(lane: Lane, entry: Entry) -> int:
+    """How many of its own lane are before it."""
+    if lane.head is entry:
+        return 0
+    return sum([one.seq < entry.seq for _, one in lane.entries()])
+
+
+def _amount(entry: Entry, name: str) -> int:
+    """What a call takes of the limit of that name, on the first option that needs it."""
+    for option in entry.waiter.options:
+        for _, limit, amount, _ in option.held:
+            if limit.name == name:
+                return amount
+    return 1
+
+
+def _rank(lane: Lane) -> tuple[int, int]:
+    head = lane.head
+    return -lane.band, head.seq if head is not None else 0
+
+
+def _longest(lack: Lack) -> float:
+    return lack.retry_after_s or 0.0
+
+
+def _with(option: Option, index: int, held: Held) -> Option:
+    """The same option with another want in that place."""
+    return Option(option.target, [*option.held[:index], held, *option.held[index + 1 :]])

@@ -11,6 +11,16 @@ from gateway.call import Held
 Urgency = Literal["urgent", "high", "normal", "low"]
 LevelName = Literal["immediate", "fast", "normal", "batch", "deferred"]
 
+URGENCIES: tuple[Urgency, ...] = ("low", "normal", "high", "urgent")
+#: The five levels: labels of an estimated wait, by the seconds below which each applies.
+LEVELS: tuple[tuple[LevelName, float], ...] = (
+    ("immediate", 1.0),
+    ("fast", 10.0),
+    ("normal", 60.0),
+    ("batch", 3600.0),
+    ("deferred", float("inf")),
+)
+
 
 @dataclass(slots=True)
 class Placement:
@@ -23,6 +33,7 @@ class Placement:
     points: int
     longest_wait_s: float
     deadline_ns: int | None = None
+    heartbeat_s: float = 0.0  # between two signs of life on a stream that waits; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +69,11 @@ class Queued:
     position: int  # zero-based, at arrival
     estimate_ms: int  # of the whole wait, at arrival
     waited_ms: int = 0
+
+
+def level_of(wait_s: float) -> LevelName:
+    """The label of an estimated wait."""
+    for name, below_s in LEVELS:
+        if wait_s < below_s:
+            return name
+    return "deferred"

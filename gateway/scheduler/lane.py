@@ -1,0 +1,125 @@
+"""Calls of one client that wait for the same limits in the same band: first come, first served."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from gateway.scheduler.waiter import Option, Queued, Waiter
+
+if TYPE_CHECKING:
+    from gateway.scheduler.line import Line
+
+#: Entries of calls that left are swept out of a heap when there are more of them than of others, and at least this.
+SLACK = 32
+
+
+class Entry:
+    """One call in the queue. `lane` is None before its hour and after its end; `done` when it ended in any way."""
+
+    __slots__ = (
+        "arrived_ns",
+        "band",
+        "done",
+        "due_ns",
+        "ends_ns",
+        "future",
+        "lane",
+        "naive_s",
+        "queued",
+        "seq",
+        "starved",
+        "told",
+        "waiter",
+    )
+
+    def __init__(
+        self, waiter: Waiter, queued: Queued, future: Future[Option], seq: int, now: int, ends_ns: int
+    ) -> None:
+        self.waiter = waiter
+        self.queued = queued
+        self.future = future
+        self.seq = seq
+        self.arrived_ns = now
+        self.ends_ns = ends_ns
+        self.band = 0
+        self.due_ns = 0  # when time next matters to it; other entries of the agenda are stale
+        self.lane: Lane | None = None
+        self.naive_s = 0.0  # its estimate before the correction that is learned
+        self.starved = False
+        self.told = False  # its place and wait were estimated
+        self.done = False
+
+
+class Spot:
+    """One option of a lane, parked at a line whose limit it lacks (None: to be tried)."""
+
+    __slots__ = ("index", "lane", "line", "stamp", "start", "tag")
+
+    def __init__(self, lane: Lane, index: int) -> None:
+        self.lane = lane
+        self.index = index
+        self.line: Line | None = None
+        self.stamp = 0  # the newest of its entries in the line's heap; others are stale
+        self.start = 0  # virtual start and finish of the lane's first call
+        self.tag = 0
+
+
+Signature = tuple[tuple[str, ...], ...]
+LaneKey = tuple[str, int, Signature]
+
+
+class Lane:
+    """What one of them lacks, those behind it lack as well: only the first has to be tried."""
+
+    __slots__ = ("_order", "_starved", "band", "client", "count", "fresh", "home", "key", "spots", "untold")
+
+    def __init__(self, key: LaneKey, options: int) -> None:
+        self.key = key
+        self.client, self.band, _ = key
+        self.count = 0
+        self.spots = [Spot(self, index) for index in range(options)]
+        self.home: Line | None = None  # where its calls are counted for positions and estimates
+        self.untold: list[Entry] = []  # came before there was a home: their place is told then
+        self.fresh = False  # on the list of those that are to be tried
+        self._order: list[tuple[int, Entry]] = []
+        self._starved: list[tuple[int, Entry]] = []
+
+    def add(self, entry: Entry) -> None:
+        entry.lane = self
+        self.count += 1
+        heappush(self._order, (entry.seq, entry))
+        if entry.starved:
+            heappush(self._starved, (entry.seq, entry))
+
+    def remove(self, entry: Entry) -> None:
+        entry.lane = None
+        self.count -= 1
+        if len(self._order) > 2 * self.count + SLACK:
+            self._order = self.entries()
+            heapify(self._order)
+
+    def starve(self, entry: Entry) -> None:
+        heappush(self._starved, (entry.seq, entry))
+
+    @property
+    def head(self) -> Entry | None:
+        """Who came first."""
+        return self._first(self._order)
+
+    @property
+    def oldest_starved(self) -> Entry | None:
+        return self._first(self._starved) if self._starved else None
+
+    def _first(self, heap: list[tuple[int, Entry]]) -> Entry | None:
+        while heap:
+            entry = heap[0][1]
+            if entry.lane is self:
+                return entry
+            heappop(heap)
+        return None
+
+    def entries(self) -> list[tuple[int, Entry]]:
+        """All who wait here, in no order."""
+        return [one for one in self._order if one[1].lane is self]

@@ -1,0 +1,97 @@
+"""Who waits, by id, client and band; and how often each client came in this hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+from gateway.scheduler.lane import SLACK, Entry
+from gateway.scheduler.settings import BANDS, HOUR_NS, priority
+
+#: A client's fairness changes with every so many requests.
+STEP = 10
+MOST_STEPS = 10
+
+
+class Roll:
+    """All entries of the queue. Bounds are the scheduler's business."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._clients: dict[str, dict[Entry, None]] = {}
+        self._newest: list[list[tuple[int, Entry]]] = [[] for _ in range(BANDS)]
+        self._counts = [0] * BANDS
+        self._requests: dict[str, int] = {}
+        self._hour = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def of_client(self, client: str) -> dict[Entry, None]:
+        return self._clients.get(client) or {}
+
+    def requests(self, client: str) -> int:
+        """Of this hour."""
+        return self._requests.get(client, 0)
+
+    def count(self, client: str, wall_ns: int) -> bool:
+        """One more request of a client. Whether its waiting calls lose a point by it."""
+        if wall_ns // HOUR_NS != self._hour:
+            self.turn_hour(wall_ns)
+        number = self._requests[client] = self._requests.get(client, 0) + 1
+        return number % STEP == 0 and number <= STEP * MOST_STEPS and client in self._clients
+
+    def turn_hour(self, wall_ns: int) -> None:
+        """Everyone's count begins anew, at each full hour UTC."""
+        self._hour = wall_ns // HOUR_NS
+        self._requests = {}
+
+    def band(self, entry: Entry, now: int) -> int:
+        """Where its priority of now puts a call."""
+        waiter = entry.waiter
+        points = priority(waiter.placement, now - entry.arrived_ns, self.requests(waiter.client), now)
+        return points // 10
+
+    def add(self, entry: Entry) -> None:
+        self.entries[entry.waiter.id] = entry
+        self._clients.setdefault(entry.waiter.client, {})[entry] = None
+        self._enlist(entry)
+
+    def _enlist(self, entry: Entry) -> None:
+        band = entry.band
+        self._counts[band] += 1
+        newest = self._newest[band]
+        heappush(newest, (-entry.seq, entry))
+        if len(newest) > 2 * self._counts[band] + SLACK:
+            newest[:] = [one for one in newest if not one[1].done and one[1].band == band]
+            heapify(newest)
+
+    def move(self, entry: Entry, band: int) -> None:
+        """It stands in another band now."""
+        self._counts[entry.band] -= 1
+        entry.band = band
+        self._enlist(entry)
+
+    def remove(self, entry: Entry) -> None:
+        entry.done = True
+        self._counts[entry.band] -= 1
+        del self.entries[entry.waiter.id]
+        client = entry.waiter.client
+        others = self._clients[client]
+        del others[entry]
+        if not others:
+            del self._clients[client]
+
+    def newest_below(self, band: int) -> Entry | None:
+        """The newest call of the lowest band below this one: who gives way in a full queue."""
+        for number in range(band):
+            newest = self._newest[number]
+            while newest:
+                entry = newest[0][1]
+                if not entry.done and entry.band == number:
+                    return entry
+                heappop(newest)
+        return None
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self.entries.values()))
