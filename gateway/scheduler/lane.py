@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
+from gateway.call import Held
 from gateway.scheduler.waiter import Option, Queued, Waiter
 
 if TYPE_CHECKING:
     from gateway.scheduler.line import Line
 
+#: Names of the lines at which a call's options would wait, one tuple an option.
+Signature = tuple[tuple[str, ...], ...]
 #: Entries of calls that left are swept out of a heap when there are more of them than of others, and at least this.
 SLACK = 32
 
@@ -27,8 +31,10 @@ class Entry:
         "future",
         "lane",
         "naive_s",
+        "options",
         "queued",
         "seq",
+        "signature",
         "starved",
         "told",
         "waiter",
@@ -43,6 +49,7 @@ class Entry:
         self.seq = seq
         self.arrived_ns = now
         self.ends_ns = ends_ns
+        self.set_options(waiter.options)
         self.band = 0
         self.due_ns = 0  # when time next matters to it; other entries of the agenda are stale
         self.lane: Lane | None = None
@@ -50,6 +57,28 @@ class Entry:
         self.starved = False
         self.told = False  # its place and wait were estimated
         self.done = False
+
+    def set_options(self, options: Sequence[Option]) -> None:
+        """What it can go on with. Where a limit has a part of the caller's own, that part is an option for itself,
+        with a line for itself: who waits for the rest does not close it."""
+        self.options = options
+        self.signature: Signature = tuple([tuple([one[1].name for one in option.held]) for option in options])
+        if any(one[1].own is not None for option in options for one in option.held):
+            both = [pair for option in options for pair in _with_own(option)]
+            self.options = [option for option, _ in both]
+            self.signature = tuple([names for _, names in both])
+
+
+def _with_own(option: Option) -> list[tuple[Option, tuple[str, ...]]]:
+    """An option on the caller's own parts and the option itself, each with the names of its lines."""
+    held: list[Held] = []
+    names: list[str] = []
+    for need, limit, amount, attempt in option.held:
+        own = limit.own if limit.own is not None and amount <= limit.own.capacity else None
+        held.append((need, own or limit, amount, attempt))
+        names.append(own.key if own is not None else limit.name)
+    shared = option, tuple([limit.name for _, limit, _, _ in option.held])
+    return [(Option(option.target, held), tuple(names)), shared] if tuple(names) != shared[1] else [shared]
 
 
 class Spot:
@@ -66,7 +95,6 @@ class Spot:
         self.tag = 0
 
 
-Signature = tuple[tuple[str, ...], ...]
 LaneKey = tuple[str, int, Signature]
 
 

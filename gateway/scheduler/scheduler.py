@@ -55,6 +55,7 @@ class Scheduler:
         self._roll = Roll()
         self._lanes: dict[LaneKey, Lane] = {}
         self._lines: dict[str, Line] = {}
+        self._parts: dict[str, dict[str, None]] = {}  # lines at parts of a limit, by the limit's name
         self._paces: dict[str, Pace] = {}
         self._fresh: list[Lane] = []
         self._dirty: dict[Line, None] = {}
@@ -216,7 +217,7 @@ class Scheduler:
         """Takes its place in the lane of its like."""
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, len(entry.waiter.options))
+            lane = self._lanes[key] = Lane(key, len(entry.options))
         head = lane.head
         lane.add(entry)
         if lane.home is not None:
@@ -313,11 +314,13 @@ class Scheduler:
                 self._touch(line)
         else:
             del self._lines[line.name]
+            parts = self._parts.get(line.pace.limit.name)
+            if parts is not None and parts.pop(line.name, self) is None and not parts:
+                del self._parts[line.pace.limit.name]
             self._dirty.pop(line, None)
             line.due_ns = 0
 
-    def _line(self, limit: Limit, now: int) -> Line:
-        name = limit.name
+    def _line(self, name: str, limit: Limit, now: int) -> Line:
         line = self._lines.get(name)
         if line is None:
             pace = self._paces.pop(name, None)
@@ -329,6 +332,8 @@ class Scheduler:
             self._paces[name] = pace
             pace.resume(now)
             line = self._lines[name] = Line(name, pace, self._settings.floor_every)
+            if limit.name != name:
+                self._parts.setdefault(limit.name, {})[name] = None
         return line
 
     def _place(self, entry: Entry, now: int) -> None:
@@ -446,11 +451,12 @@ class Scheduler:
             self._alarm.set_result(None)
 
     def _freed(self, names: Sequence[str]) -> None:
-        lines = self._lines
         for name in names:
-            line = lines.get(name)
+            line = self._lines.get(name)
             if line is not None:
                 self._touch(line)
+            for part in self._parts.get(name, ()):
+                self._touch(self._lines[part])
 
     async def _pump(self) -> None:
         """Runs while anybody waits."""
@@ -510,16 +516,13 @@ class Scheduler:
     async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
         """Asks the store for a call on one of its options; parks the spot where it lacks something."""
         now = self._now()
-        option = entry.waiter.options[spot.index]
+        option = entry.options[spot.index]
         wants: list[Want] = []
-        for index, (need, limit, amount, attempt) in enumerate(option.held):
-            line = self._lines.get(limit.name)
+        for name, (_, limit, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
+            line = self._lines.get(name)
             if line is not None and line is not spot.line and line.is_before(entry, lane):
-                if limit.own is None or amount > limit.own.capacity:
-                    self._park(spot, line, now)
-                    return False
-                limit = limit.own  # nobody else may take of that, so nobody is overtaken
-                option = _with(option, index, (need, limit, amount, attempt))
+                self._park(spot, line, now)
+                return False
             wants.append((limit, amount))
         try:
             grant = await self._store.reserve(entry.waiter.id, wants, entry.waiter.ttl_s)
@@ -532,12 +535,12 @@ class Scheduler:
                 await self._store.release(entry.waiter.id)
             return False
         if not grant.granted:
-            self._lacks(entry, spot, option, grant, now)
+            self._lacks(entry, spot, grant, now)
             return False
         self._grant(entry, lane, spot, option, now)
         return True
 
-    def _lacks(self, entry: Entry, spot: Spot, option: Option, grant: Grant, now: int) -> None:
+    def _lacks(self, entry: Entry, spot: Spot, grant: Grant, now: int) -> None:
         """Parks it at the limit that takes longest to come back; nowhere if one never does."""
         lacks = grant.lacks
         if any(lack.retry_after_s is None for lack in lacks):
@@ -545,12 +548,12 @@ class Scheduler:
                 self._unpark(spot)
                 self._renew_lane(spot.lane)
             return
-        here = spot.line
-        lack = next((one for one in lacks if here is not None and option.held[one.index][1].name == here.name), None)
+        here, names = spot.line, entry.signature[spot.index]
+        lack = next((one for one in lacks if here is not None and names[one.index] == here.name), None)
         if lack is None:
             lack = max(lacks, key=_longest)
-        limit = option.held[lack.index][1]
-        line = self._line(limit, now)
+        limit = entry.options[spot.index].held[lack.index][1]
+        line = self._line(names[lack.index], limit, now)
         if limit.__class__ is Slots:
             due_ns = now + SLOTS_ASKED_NS
         else:
@@ -562,14 +565,14 @@ class Scheduler:
 
     def _never(self, entry: Entry) -> None:
         """A need above its limit's capacity: no wait will make it fit."""
-        need = next(need for option in entry.waiter.options for need, _, _, _ in option.held)
+        need = next(need for option in entry.options for need, _, _, _ in option.held)
         message = f"This call needs more of {need.lacking.what} than there can be. Waiting won't make it fit."
         self._refused.add(("never",))
         self._end(entry, need.lacking.error(message, policy=need.policy, should_retry=False))
 
     def _grant(self, entry: Entry, lane: Lane, spot: Spot, option: Option, now: int) -> None:
-        for _, limit, amount, _ in option.held:
-            line = self._lines.get(limit.name)
+        for name, (_, _, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
+            line = self._lines.get(name)
             if line is not None:
                 line.granted(entry, lane, spot if spot.line is line else None, amount, now)
         waited_s = (now - entry.arrived_ns) / SECOND_NS
@@ -600,7 +603,7 @@ class Scheduler:
             lane = entry.lane
             if lane is not None:
                 self._leave_lane(entry, lane)
-            entry.waiter.options = options
+            entry.set_options(options)
             if lane is not None:
                 self._join(entry, _key_of(entry))
         self.wake()
@@ -659,9 +662,7 @@ class Scheduler:
 
 
 def _key_of(entry: Entry) -> LaneKey:
-    waiter = entry.waiter
-    signature = tuple([tuple([limit.key for _, limit, _, _ in option.held]) for option in waiter.options])
-    return waiter.client, entry.band, signature
+    return entry.waiter.client, entry.band, entry.signature
 
 
 def _index(lane: Lane, entry: Entry) -> int:
@@ -673,10 +674,9 @@ def _index(lane: Lane, entry: Entry) -> int:
 
 def _amount(entry: Entry, name: str) -> int:
     """What a call takes of the limit of that name, on the first option that needs it."""
-    for option in entry.waiter.options:
-        for _, limit, amount, _ in option.held:
-            if limit.name == name:
-                return amount
+    for names, option in zip(entry.signature, entry.options, strict=True):
+        if name in names:
+            return option.held[names.index(name)][2]
     return 1
 
 
@@ -687,8 +687,3 @@ def _rank(lane: Lane) -> tuple[int, int]:
 
 def _longest(lack: Lack) -> float:
     return lack.retry_after_s or 0.0
-
-
-def _with(option: Option, index: int, held: Held) -> Option:
-    """The same option with another want in that place."""
-    return Option(option.target, [*option.held[:index], held, *option.held[index + 1 :]])
