@@ -96,7 +96,7 @@ class Gateway:
         self.adjustments = Adjustments(await self.records.adjustments.load())
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
-        self.scheduler = Scheduler(self.store, self.clock)
+        self.scheduler = Scheduler(self.store, self.clock, self.metrics)
         self.scheduler.renew = self._renew
         renewing = asyncio.ensure_future(renew(self.store, self.scheduler.holding))
         self._opened.callback(renewing.cancel)
@@ -204,6 +204,7 @@ class Gateway:
 
         if settings.demo:
             settings = at_demo(settings, await self._demo_origin())
+        self.scheduler.http_wait_cap_s = settings.server.http_wait_cap_s
         self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
         live, self._clients = assemble(settings, self, self._clients)

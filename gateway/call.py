@@ -12,6 +12,7 @@ from gateway.state.store import Level, Limit
 from gateway.usage import Estimate, Usage
 
 if TYPE_CHECKING:
+    from gateway.heartbeat import Beat
     from gateway.pipeline import Pipeline
     from gateway.records.rows import AttemptRow
     from gateway.routes import Route
@@ -127,6 +128,7 @@ class Call:
         "_taps",
         "applying",
         "attempts",
+        "beat",
         "body",
         "client",
         "concluded",
@@ -215,6 +217,7 @@ class Call:
         self.placement: Placement | None = None  # how it stands in the queue; None: it refuses instead of waiting
         self.not_before_ns = 0  # monotonic; it waits at least until then (off-peak)
         self.queued: Queued | None = None  # how it waited, if it did
+        self.beat: Beat | None = None  # writes a comment on a stream that has not begun; for signs of life
         self.shadows: list[Need] = []  # needs of observing policies
         self.reserved_pusd = 0  # worst-case cost that was reserved
         self.levels: list[tuple[Limit, Level]] = []  # how the caller's limits stand, for the answer's headers

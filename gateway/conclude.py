@@ -85,7 +85,16 @@ class Concluder:
                 ours.append((b"x-tidegate-reserved", dollars(call.reserved_pusd)))
             if len(call.attempts) > 1:
                 ours.append((b"x-tidegate-attempts", b"%d" % len(call.attempts)))
-        overhead_us = (self._now_ns() - call.started_ns - call.upstream_ns) // 1000
+        queued, waited_ns = call.queued, 0
+        if queued is not None:
+            waited_ns = queued.waited_ns
+            ours += (
+                (b"x-tidegate-queue-level", queued.level.encode()),
+                (b"x-tidegate-queue-position", b"%d" % queued.position),
+                (b"x-tidegate-wait-estimate-ms", b"%d" % queued.estimate_ms),
+                (b"x-tidegate-wait-ms", b"%d" % queued.waited_ms),
+            )
+        overhead_us = (self._now_ns() - call.started_ns - call.upstream_ns - waited_ns) // 1000
         ours.append((b"x-tidegate-overhead-ms", b"%d.%03d" % divmod(max(0, overhead_us), 1000)))
         if call.demo:
             ours.append((b"x-tidegate-demo", b"fake provider; no key of a real one is configured"))
@@ -96,6 +105,7 @@ class Concluder:
         attempts, usage = call.attempts, outcome.usage
         last = attempts[-1] if attempts else None
         duration_us = (self._now_ns() - call.started_ns) // 1000
+        elsewhere_us = (call.upstream_ns + (call.queued.waited_ns if call.queued is not None else 0)) // 1000
         cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
         code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
         return CallRow(
@@ -119,7 +129,7 @@ class Concluder:
             attempts=len(attempts),
             ttfb_us=last.ttfb_us if last is not None else 0,
             duration_us=duration_us,
-            overhead_us=max(0, duration_us - call.upstream_ns // 1000),
+            overhead_us=max(0, duration_us - elsewhere_us),
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,

@@ -16,11 +16,12 @@ from typing import cast
 import structlog
 
 from gateway.call import WHOLE, Call, Held, Need, Outcome
-from gateway.errors import GatewayError, Internal
+from gateway.errors import GatewayError, Internal, RateLimited
+from gateway.heartbeat import beating
 from gateway.holds import HOLD_TTL_S
 from gateway.metrics import Metrics
 from gateway.policy import Policy
-from gateway.ratelimit import refusal
+from gateway.ratelimit import refusal, span
 from gateway.scheduler import Option, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
@@ -154,6 +155,7 @@ class Pipeline:
     async def _observe(self, step: Step, call: Call) -> None:
         """Decides and records, lets pass: needs go to shadow limits, every other effect is taken back."""
         before = (call.targets, len(call.needs), call.reply, list(call.reply_headers))
+        place = call.placement, call.not_before_ns
         call.targets = list(call.targets)
         try:
             applied = step.apply(call)
@@ -167,13 +169,14 @@ class Pipeline:
                     call.pending.append((step, generator))
             elif step.is_coroutine:
                 await cast("Awaitable[None]", applied)
-            if call.reply is not before[2] or call.targets != before[0]:
+            if call.reply is not before[2] or call.targets != before[0] or call.not_before_ns != place[1]:
                 self._mark(step, call, "would change the call")
         except GatewayError as error:
             self._mark(step, call, error.code)
         finally:
             shadows = call.needs[before[1] :]
             call.targets, call.reply, call.reply_headers = before[0], before[2], before[3]
+            call.placement, call.not_before_ns = place
             del call.needs[before[1] :]
             call.shadows.extend(shadows)
 
@@ -226,6 +229,8 @@ class Pipeline:
         queued = False
         if waiting or call.not_before_ns:
             if call.placement is None:
+                if call.not_before_ns:
+                    raise self._too_early(call)
                 held, waiting = held + waiting, []
             else:
                 queued = bool(call.not_before_ns) or self._scheduler.contended(waiting)
@@ -243,6 +248,12 @@ class Pipeline:
             raise self._refusal(held + waiting, grant)
         else:
             call.held = held + waiting
+
+    def _too_early(self, call: Call) -> GatewayError:
+        """Off-peak without a queue to wait in."""
+        wait_s = max(0.0, (call.not_before_ns - call.started_ns) / 1e9)
+        message = f"Calls of this urgency are served off-peak. Try again in {span(wait_s)}."
+        return RateLimited(message, retry_after_s=wait_s, policy="offpeak")
 
     async def _ask(self, call: Call, held: list[Held], waiting: list[Held], queued: bool) -> Grant:
         wants = [(limit, amount) for _, limit, amount, _ in held + waiting]
@@ -284,7 +295,11 @@ class Pipeline:
             ttl_s=HOLD_TTL_S,
         )
         call.queued = Queued("immediate", 0, 0)
-        option = await self._scheduler.wait(waiter, call.queued)
+        waiting = self._scheduler.wait(waiter, call.queued)
+        if call.beat is not None and call.placement.heartbeat_s:
+            waiting = beating(waiting, call, call.beat, self._scheduler, call.placement.heartbeat_s)
+        option = await waiting
+        call.notes["queued_ms"] = call.queued.waited_ms
         call.held += option.held
         if option.target:
             call.targets = [

@@ -29,6 +29,7 @@ from gateway.errors import (
     stream_event,
 )
 from gateway.forward import Forwarder, Outgoing
+from gateway.heartbeat import Continued, beat
 from gateway.ids import Ids
 from gateway.jsonbody import parse
 from gateway.leaving import Leaving
@@ -169,7 +170,11 @@ class Proxy:
         if match.route.name != "models":
             call.targets = self._routing.rank(live.resolver.targets(call, match, holder))
             _check_size(call, inbound.length)
+        if call.facts.stream:
+            call.beat = partial(beat, down, partial(self._concluder.decorate, call))
         await live.pipeline.admit(call)
+        if down.started:
+            down = Continued(down, call)
         if call.reply is None and match.route.name == "models":
             call.answer(await self._models.reply(call, match, live))
         if call.reply is not None:

@@ -53,6 +53,7 @@ class ServerSettings(Section):
     root_path: RootPath = ""
     trusted_proxies: Networks = ()
     body_limit: Size = 32 * MIB
+    http_wait_cap_s: Annotated[Seconds, Field(le=300)] = 120.0
     drain_s: Seconds = 30.0
     protocol: Literal["native", "httptools"] = "native"
     header_timeout_s: SomeSeconds = 10.0

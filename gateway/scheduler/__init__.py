@@ -5,19 +5,17 @@ from gateway.scheduler.settings import QueueSettings
 from gateway.scheduler.view import LevelView, Snapshot, View
 from gateway.scheduler.waiter import (
     LEVELS,
-    URGENCIES,
     LevelName,
     Option,
     Placement,
     Queued,
-    Urgency,
     Waiter,
     level_of,
 )
+from gateway.wishes import Urgency
 
 __all__ = [
     "LEVELS",
-    "URGENCIES",
     "LevelName",
     "LevelView",
     "Option",

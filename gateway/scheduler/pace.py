@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from math import exp, log
-from statistics import median
 
 from gateway.metrics import Metrics
 from gateway.scheduler.settings import BANDS, SECOND_NS
@@ -140,4 +139,5 @@ class Honesty:
 
     @property
     def median(self) -> float:
-        return median(self._errors) if self._errors else 0.0
+        errors = sorted(self._errors)
+        return errors[len(errors) // 2] if errors else 0.0

@@ -30,6 +30,8 @@ from gateway.state.store import Grant, Lack, Limit, Slots, Store, Want
 
 #: Slots come back when somebody lets go, which is told at once; asking again after this is for leases that ran out.
 SLOTS_ASKED_NS = 10 * SECOND_NS
+#: Who will not wait at all still has all its targets tried.
+SHORTEST_NS = 5_000_000
 #: Paces that are remembered; the oldest is forgotten.
 MOST_PACES = 10_000
 #: No refusal asks to come back sooner.
@@ -109,7 +111,7 @@ class Scheduler:
         try:
             return await entry.future
         finally:
-            queued.waited_ms = (self._now() - entry.arrived_ns) // 1_000_000
+            queued.waited_ns = self._now() - entry.arrived_ns
             if not entry.done:
                 self.leave(entry)
 
@@ -118,7 +120,7 @@ class Scheduler:
         self._loop = loop = get_running_loop()
         now = self._now()
         placement, roll = waiter.placement, self._roll
-        ends_ns = now + int(placement.longest_wait_s * SECOND_NS)
+        ends_ns = now + max(SHORTEST_NS, int(placement.longest_wait_s * SECOND_NS))
         if placement.deadline_ns is not None:
             ends_ns = min(ends_ns, placement.deadline_ns)
         entry = Entry(waiter, queued, loop.create_future(), next(self._seqs), now, ends_ns)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gateway.scheduler.waiter import Placement, Urgency
+from gateway.scheduler.waiter import Placement
+from gateway.wishes import Urgency
 
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
@@ -27,9 +28,6 @@ class QueueSettings:
     max_waiting_per_client: int = 200
     starvation_s: float = 600.0
     floor_percent: int = 5
-    longest_wait_s: dict[Urgency, float] = field(
-        default_factory=lambda: {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
-    )
 
     @property
     def floor_every(self) -> int:

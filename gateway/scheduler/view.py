@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.scheduler.waiter import LEVELS, LevelName, Urgency
+from gateway.scheduler.waiter import LEVELS, LevelName
+from gateway.wishes import Urgency
 
 
 @dataclass(frozen=True, slots=True)

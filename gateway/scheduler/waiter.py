@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.call import Held
+from gateway.wishes import Urgency
 
-Urgency = Literal["urgent", "high", "normal", "low"]
 LevelName = Literal["immediate", "fast", "normal", "batch", "deferred"]
 
-URGENCIES: tuple[Urgency, ...] = ("low", "normal", "high", "urgent")
 #: The five levels: labels of an estimated wait, by the seconds below which each applies.
 LEVELS: tuple[tuple[LevelName, float], ...] = (
     ("immediate", 1.0),
@@ -68,7 +67,12 @@ class Queued:
     level: LevelName
     position: int  # zero-based, at arrival
     estimate_ms: int  # of the whole wait, at arrival
-    waited_ms: int = 0
+    waited_ns: int = 0
+
+    @property
+    def waited_ms(self) -> int:
+        """Of the whole wait, once it is over."""
+        return self.waited_ns // 1_000_000
 
 
 def level_of(wait_s: float) -> LevelName:

@@ -16,7 +16,7 @@ ALLOWED_TO_POLICIES = {
     "gateway.policy",
     "gateway.scheduler", "gateway.call", "gateway.errors", "gateway.events", "gateway.prices", "gateway.state.store",
     "gateway.clients", "gateway.scopes", "gateway.usage", "gateway.targets", "gateway.directory", "gateway.rates",
-    "gateway.periods", "gateway.ratelimit", "gateway.clock", "gateway.metrics", "gateway.routes",
+    "gateway.periods", "gateway.ratelimit", "gateway.clock", "gateway.metrics", "gateway.routes", "gateway.wishes",
 }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ async def test_the_lowest_band_gets_its_floor(queue: Any, slots: Any) -> None:
 
 
 async def test_waiting_lifts_a_call_into_a_higher_band(queue: Any, slots: Any) -> None:
-    queue.configure(longest_wait_s={}, starvation_s=100_000)
+    queue.configure(starvation_s=100_000)
     limit = slots("a")
     await queue.take(limit)
     queue.wait([(limit, 1)], name="old", client="old", points=20, longest_s=9000)  # 40 points

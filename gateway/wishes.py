@@ -1,0 +1,73 @@
+"""What a call wishes of the queue: its urgency and its longest wait, in headers or in the body's `metadata`.
+
+Headers count first. `metadata` is for users of SDKs who can't set headers; it belongs to the body and is forwarded as
+it is. It is read on OpenAI routes only: Anthropic's metadata takes nothing but a user's id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from gateway.errors import BadRequest
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+
+Urgency = Literal["urgent", "high", "normal", "low"]
+URGENCIES: tuple[Urgency, ...] = ("low", "normal", "high", "urgent")  # the least first
+
+PRIORITY = b"x-tidegate-priority"
+LONGEST_WAIT = b"x-tidegate-max-wait-ms"
+#: Words that mean one of ours in the system replaced.
+_SYNONYMS = {"critical": "urgent", "medium": "normal"}
+#: No wish reaches further: a day.
+_MOST_MS = 86_400_000
+
+
+def urgency_of(call: Call) -> Urgency | None:
+    """The urgency that the call claims; None: it claims none. Raises BadRequest."""
+    said = _said(call, PRIORITY, "tidegate_priority")
+    if said is None:
+        return None
+    word = said.strip().lower()
+    word = _SYNONYMS.get(word, word)
+    if word not in URGENCIES:
+        raise BadRequest(
+            f"The priority {said[:40]!r} is not one of urgent, high, normal, low (x-tidegate-priority).",
+            param="x-tidegate-priority",
+        )
+    return word
+
+
+def longest_wait_of(call: Call) -> float | None:
+    """Seconds that the call is willing to wait; None: it does not say. Raises BadRequest."""
+    said = _said(call, LONGEST_WAIT, "tidegate_max_wait_ms")
+    if said is None:
+        return None
+    written = said.strip()
+    if not (written.isascii() and written.isdigit() and len(written) <= 12):
+        raise BadRequest(
+            f"The longest wait {said[:40]!r} is not a whole number of milliseconds (x-tidegate-max-wait-ms).",
+            param="x-tidegate-max-wait-ms",
+        )
+    return min(int(written), _MOST_MS) / 1000
+
+
+def at_most(urgency: Urgency, highest: Urgency) -> Urgency:
+    """Nobody claims more than they may."""
+    return urgency if URGENCIES.index(urgency) <= URGENCIES.index(highest) else highest
+
+
+def metadata_of(call: Call, name: str) -> str | None:
+    """A wish in the body of an OpenAI call: texts, or whole numbers as well."""
+    body: Any = call.json
+    if call.dialect != "openai" or type(body) is not dict or "metadata" not in body:
+        return None
+    metadata = body["metadata"]
+    value = metadata.get(name) if isinstance(metadata, dict) else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _said(call: Call, header: bytes, name: str) -> str | None:
+    written = call.headers.get(header)
+    return written.decode("latin-1") if written is not None else metadata_of(call, name)

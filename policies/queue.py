@@ -1,0 +1,114 @@
+"""Who waits, how long, and before whom; and how many calls a provider, a worker and the gateway run at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from gateway.call import Call, Need, Wait
+from gateway.errors import RateLimited
+from gateway.policy import Gate, Policy
+from gateway.scheduler import Placement, QueueSettings
+from gateway.state.store import Limit, Slots
+from gateway.targets import Target
+from gateway.wishes import Urgency, at_most, longest_wait_of, urgency_of
+
+#: Seconds by urgency, where the settings are silent. The reference's, but for `low`: 1 h is for jobs.
+LONGEST_WAIT_S: Mapping[Urgency, float] = {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
+#: The most a tier may claim.
+CLAIMS: Mapping[str, Urgency] = {"enterprise": "urgent", "premium": "urgent", "standard": "high", "basic": "normal"}
+#: Providers whose slots are kept ready: more than any configuration has.
+MOST_PROVIDERS = 10_000
+
+Count = Annotated[int, Field(ge=1)]
+SomeSeconds = Annotated[float, Field(gt=0)]
+NoSeconds = Annotated[float, Field(ge=0)]
+
+
+@dataclass
+class Queue(Policy):
+    """Gives each call its place, should it have to wait, and declares the slots it takes.
+
+    The one reservation of all that was declared follows it; what only lacks for now is waited for.
+    """
+
+    max_waiting: Count = 1000
+    max_waiting_per_client: Count = 200
+    longest_wait_s: Mapping[Urgency, NoSeconds] = field(default_factory=lambda: {**LONGEST_WAIT_S})
+    starvation_s: SomeSeconds = 600.0
+    floor_percent: Annotated[int, Field(ge=0, le=50)] = 5
+    #: The most urgent a call of a tier may be; others are lowered to it. A tier that is not named: normal.
+    claims: Mapping[str, Urgency] = field(default_factory=lambda: {**CLAIMS})
+    #: Calls at a time through the whole gateway; absent: no bound but those of clients, providers and workers.
+    max_concurrent: Count | None = None
+    heartbeat: bool = False
+    heartbeat_s: SomeSeconds = 10.0
+
+    after: ClassVar[tuple[str, ...]] = (
+        "identity",
+        "access",
+        "quota",
+        "cache",
+        "offpeak",
+        "downgrade",
+        "budget",
+        "pool",
+    )
+
+    def __post_init__(self) -> None:
+        self._longest_s: dict[Urgency, float] = {**LONGEST_WAIT_S, **self.longest_wait_s}
+        self._claims: dict[str, Urgency] = {**CLAIMS, **self.claims}
+        self._slots: dict[Any, Slots] = {}  # by provider
+        self._usual: dict[int, Placement] = {}  # by tier's points: of calls that wish nothing
+        lacking = Wait(RateLimited, "calls at a time of this provider")
+        self._needs = [Need(self._slots_of, 1, lacking, policy=self.name)]
+        if self.max_concurrent is not None:
+            overall = Slots("queue overall", self.max_concurrent)
+            self._needs.append(Need(overall, 1, Wait(RateLimited, "calls at a time"), policy=self.name))
+
+    def provide(self, gate: Gate) -> None:
+        self._scheduler = gate.scheduler
+        settings = QueueSettings(self.max_waiting, self.max_waiting_per_client, self.starvation_s, self.floor_percent)
+        gate.scheduler.configure(settings)
+
+    def apply(self, call: Call) -> None:
+        call.needs += self._needs
+        if call.queued is not None:
+            return  # it waits already, and a reload has its needs declared anew
+        self._scheduler.count(call.client.id, call.started_wall_ns)
+        call.placement = self._place(call)
+
+    def _place(self, call: Call) -> Placement:
+        claimed, longest_s = urgency_of(call), longest_wait_of(call)
+        points = call.client.tier.priority
+        if claimed is None and longest_s is None:
+            usual = self._usual.get(points)
+            if usual is None:
+                usual = self._usual[points] = self._placement("normal", points, None)
+            return usual
+        urgency = at_most(claimed or "normal", self._claims.get(call.client.tier.name, "normal"))
+        if claimed is not None and urgency != claimed:
+            call.notes["priority"] = f"{claimed} was claimed, {urgency} is the most for tier {call.client.tier.name}"
+        return self._placement(urgency, points, longest_s)
+
+    def _placement(self, urgency: Urgency, points: int, longest_s: float | None) -> Placement:
+        longest_s = self._longest_s[urgency] if longest_s is None else longest_s
+        return Placement(
+            urgency,
+            points,
+            min(longest_s, self._scheduler.http_wait_cap_s),
+            heartbeat_s=self.heartbeat_s if self.heartbeat else 0.0,
+        )
+
+    def _slots_of(self, call: Call, target: Target) -> Limit:
+        provider = target.provider
+        found = self._slots.get(provider)
+        if found is None:
+            if len(self._slots) >= MOST_PROVIDERS:
+                self._slots.clear()
+            what = "worker" if provider.kind.name == "http" else "provider"
+            found = self._slots[provider] = Slots(f"queue {what} {provider.name}", provider.max_concurrent)
+        return found
