@@ -74,6 +74,7 @@ class Roll:
 
     def remove(self, entry: Entry) -> None:
         entry.done = True
+        entry.due_ns = 0
         self._counts[entry.band] -= 1
         del self.entries[entry.waiter.id]
         client = entry.waiter.client
