@@ -86,7 +86,9 @@ class Gate:
         if (name, tier) not in self.people:
             self.people[name, tier] = self.bench.person(name, tier=tier, quota=QuotaRules(concurrent=10))
         call = self.bench.call(self.people[name, tier], self.target)
-        call.headers = {f"x-tidegate-{key.replace('_', '-')}".encode(): value.encode() for key, value in headers.items()}
+        call.headers = {
+            f"x-tidegate-{key.replace('_', '-')}".encode(): value.encode() for key, value in headers.items()
+        }
         call.pipeline = self.pipeline
         return call
 
