@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from gateway import deadline
 from gateway.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ def longest_wait_of(call: Call) -> float | None:
             param="x-tidegate-max-wait-ms",
         )
     return min(int(written), _MOST_MS) / 1000
+
+
+def deadline_of(call: Call) -> int | None:
+    """When the answer is of no more use, monotonic ns; None: the call does not say. The header was read already (see
+    `deadline.py`); metadata says it in the same words. Raises BadRequest."""
+    if call.deadline_ns is None:
+        said = metadata_of(call, "tidegate_deadline")
+        if said is not None:
+            call.deadline_ns = call.started_ns + deadline.parse(said.encode()) - call.started_wall_ns
+    return call.deadline_ns
 
 
 def at_most(urgency: Urgency, highest: Urgency) -> Urgency:

@@ -14,7 +14,7 @@ from gateway.policy import Gate, Policy
 from gateway.scheduler import Placement, QueueSettings
 from gateway.state.store import Limit, Slots
 from gateway.targets import Target
-from gateway.wishes import Urgency, at_most, longest_wait_of, urgency_of
+from gateway.wishes import Urgency, at_most, deadline_of, longest_wait_of, urgency_of
 
 #: Seconds by urgency, where the settings are silent. The reference's, but for `low`: 1 h is for jobs.
 LONGEST_WAIT_S: Mapping[Urgency, float] = {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
@@ -82,24 +82,25 @@ class Queue(Policy):
         call.placement = self._place(call)
 
     def _place(self, call: Call) -> Placement:
-        claimed, longest_s = urgency_of(call), longest_wait_of(call)
+        claimed, longest_s, deadline_ns = urgency_of(call), longest_wait_of(call), deadline_of(call)
         points = call.client.tier.priority
-        if claimed is None and longest_s is None:
+        if claimed is None and longest_s is None and deadline_ns is None:
             usual = self._usual.get(points)
             if usual is None:
-                usual = self._usual[points] = self._placement("normal", points, None)
+                usual = self._usual[points] = self._placement("normal", points, None, None)
             return usual
         urgency = at_most(claimed or "normal", self._claims.get(call.client.tier.name, "normal"))
         if claimed is not None and urgency != claimed:
             call.notes["priority"] = f"{claimed} was claimed, {urgency} is the most for tier {call.client.tier.name}"
-        return self._placement(urgency, points, longest_s)
+        return self._placement(urgency, points, longest_s, deadline_ns)
 
-    def _placement(self, urgency: Urgency, points: int, longest_s: float | None) -> Placement:
+    def _placement(self, urgency: Urgency, points: int, longest_s: float | None, deadline_ns: int | None) -> Placement:
         longest_s = self._longest_s[urgency] if longest_s is None else longest_s
         return Placement(
             urgency,
             points,
             min(longest_s, self._scheduler.http_wait_cap_s),
+            deadline_ns,
             heartbeat_s=self.heartbeat_s if self.heartbeat else 0.0,
         )
 

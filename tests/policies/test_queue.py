@@ -43,6 +43,8 @@ def test_words_of_the_system_replaced_are_understood(bench: Any) -> None:
 def test_metadata_says_the_same_for_users_of_sdks(bench: Any) -> None:
     call = placed(bench, metadata={"tidegate_priority": "urgent", "tidegate_max_wait_ms": "700"})
     assert (call.placement.urgency, call.placement.longest_wait_s) == ("urgent", 0.7)
+    due = placed(bench, metadata={"tidegate_deadline": "2030-01-01T00:00:00Z"}).placement.deadline_ns
+    assert due == bench.clock.now_ns() + 1893456000 * 10**9 - bench.clock.wall_ns()
     both = placed(bench, PREMIUM, {b"x-tidegate-priority": b"low"}, {"tidegate_priority": "urgent"})
     assert both.placement.urgency == "low", "headers count first"
 
