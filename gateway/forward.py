@@ -25,6 +25,7 @@ from gateway.providers.preamble import MOST_BYTES, Beginning, beginning_of, disg
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import AttemptRow
 from gateway.routing.attempts import LONGEST_ASIDE_S, Attempts, Choice, Failed
+from gateway.routing.keyring import Credential
 from gateway.routing.patience import retry_after
 from gateway.routing.routing import Routing
 from gateway.server.headers import response_headers
@@ -35,6 +36,8 @@ from gateway.usage import Usage
 #: A reply that is not a stream is held back up to this size, so that its headers can tell what it cost.
 WHOLE_BYTES = 1_048_576
 
+#: Target, headers, and what the client made of them beforehand.
+Prepared = tuple[bytes, list[Header], bytes]
 Conclude = Callable[[Call, Outcome], Awaitable[None]]
 Decorate = Callable[[Call, list[Header]], list[Header]]
 
@@ -43,8 +46,7 @@ Decorate = Callable[[Call, list[Header]], list[Header]]
 class Outgoing:
     """What is sent for a call, apart from what depends on its target."""
 
-    headers: list[Header]  # those of the client that may go up
-    turn: Callable[[Provider], list[Header]] | None = None  # the same for one of several providers, each with its rules
+    headers: Callable[[Provider], list[Header]]  # those of the client that may go up to that provider
     chunks: AsyncIterator[bytes] | None = None  # an unbuffered body: one attempt only
     content_length: int | None = None
     rewrite: Callable[[bytes], Awaitable[bytes]] | None = None  # of a whole JSON reply (lists of objects)
@@ -126,8 +128,6 @@ class Forwarder:
             if choice.pause_s:
                 await sleep(choice.pause_s)
             attempt = self._intend(call, plan, choice)
-            if outgoing.turn is not None:
-                outgoing.headers = outgoing.turn(choice.target.provider)
             await self._ledger.durable()
             response = await self._send(call, attempt, outgoing)
             held = await self._beginning(call, attempt, response)
@@ -265,7 +265,7 @@ class Forwarder:
         target = choice.target
         if call.deadline_ns is not None:
             check(call, self._now_ns())
-        estimate = target.estimate(call.facts)
+        estimate = call.estimate(target)
         call.reserved_pusd = max(call.reserved_pusd, estimate.cost_pusd)
         number = len(call.attempts) + 1
         row = AttemptRow(
@@ -293,24 +293,34 @@ class Forwarder:
         call.attempts.append(row)
         return Attempt(row, target, plan, choice, sent_ns=self._now_ns())
 
+    @staticmethod
+    def _prepare(call: Call, attempt: Attempt, outgoing: Outgoing) -> Prepared:
+        """Target and headers; with a lead, to be remembered with the request's head, where nothing of the call is in
+        them. Such headers are shared: never change the list."""
+        provider, credential = attempt.target.provider, attempt.choice.credential
+        sent_headers = provider.sent_headers if credential is None else credential.headers
+        headers = outgoing.headers(provider) + sent_headers + provider.kind.extra_headers(call)
+        target = provider.kind.path_for(provider, call, attempt.target)
+        if provider.attempt_header:
+            headers.append((provider.attempt_header, attempt.row.id.encode()))
+        elif provider.request_rules.kind != "http":  # a worker is told who calls
+            return target, headers, provider.client.lead(call.method, target, headers)
+        return target, headers, b""
+
     async def _send(self, call: Call, attempt: Attempt, outgoing: Outgoing) -> UpstreamResponse:
         provider = attempt.target.provider
         kind = provider.kind
         body: bytes | AsyncIterator[bytes] | None = outgoing.chunks
         if body is None and call.body is not None:
             body = kind.body_for(call, attempt.target)
-        credential = attempt.choice.credential
-        sent_headers = provider.sent_headers if credential is None else credential.headers
-        headers = outgoing.headers + sent_headers + kind.extra_headers(call)
-        if provider.attempt_header:
-            headers.append((provider.attempt_header, attempt.row.id.encode()))
-        request = UpstreamRequest(
-            call.method,
-            kind.path_for(provider, call, attempt.target),
-            headers,
-            body,
-            outgoing.content_length,
-        )
+        sender: Provider | Credential = attempt.choice.credential or provider
+        prepared: Prepared | None = call.memo.get(sender)
+        if prepared is None:
+            prepared = self._prepare(call, attempt, outgoing)
+            if prepared[2]:
+                call.memo[sender] = prepared
+        path, headers, lead = prepared
+        request = UpstreamRequest(call.method, path, headers, body, outgoing.content_length, lead=lead)
         if call.deadline_ns is not None:
             self._bound(call, request, kind.name)
         attempt.sent_ns = self._now_ns()

@@ -37,6 +37,7 @@ from gateway.live import Live
 from gateway.models import ModelsPage
 from gateway.multipart import Peeked, boundary_of, peek
 from gateway.objects import ObjectWall
+from gateway.providers.base import Provider
 from gateway.providers.faults import IDEMPOTENT
 from gateway.routes import UNKNOWN, Match, Router
 from gateway.routing.routing import Routing
@@ -218,12 +219,14 @@ class Proxy:
 
     def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None) -> Outgoing:
         target = call.targets[0]
-        rules = target.provider.request_rules
-        origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
-        identity = () if rules.kind != "http" else _identity(call)
-        outgoing = Outgoing(request_headers(call.raw_headers, rules, origin, identity))
-        if len(call.targets) > 1:
-            outgoing.turn = lambda provider: request_headers(call.raw_headers, provider.request_rules, origin, identity)
+
+        def headers(provider: Provider) -> list[Header]:
+            rules = provider.request_rules
+            origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
+            identity = () if rules.kind != "http" else _identity(call)
+            return request_headers(call.raw_headers, rules, origin, identity)
+
+        outgoing = Outgoing(headers)
         if peeked is not None or not inbound.ended:
             if peeked is not None and target.upstream_model != call.facts.model:
                 peeked.set_model(target.upstream_model)

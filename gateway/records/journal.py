@@ -72,7 +72,11 @@ class Journal:
 
     def append(self, kind: int, payload: bytes, reserve: int = 0) -> None:
         """Adds a record and sets `reserve` bytes aside for a later one. Raises LedgerFull, then nothing is added."""
-        if self.room - self.reserved < len(payload) + FRAME_HEAD + reserve:
+        # `room`, written out: this is on every call's way.
+        written = self._offset - self._base
+        used = self._ordinal * self._usable + (written if written < self._usable else self._usable)
+        room = (self._oldest + self.geometry.segments) * self._usable - used
+        if room - self.reserved < len(payload) + FRAME_HEAD + reserve:
             raise LedgerFull("The ledger can't record another call now; nothing was sent.", retry_after_s=1.0)
         self.reserved += reserve
         self._put(kind, payload)
@@ -109,16 +113,17 @@ class Journal:
         self._late.popleft()
 
     def _put(self, kind: int, payload: bytes) -> None:
-        if len(payload) > MAX_PAYLOAD:
-            raise ValueError(
-                f"a record of {len(payload)} bytes; the journal's room is promised in {MAX_PAYLOAD} at most"
-            )
+        length = len(payload)
+        if length > MAX_PAYLOAD:
+            raise ValueError(f"a record of {length} bytes; the journal's room is promised in {MAX_PAYLOAD} at most")
         seq = self.last_seq + 1
-        end = self._offset + FRAME_HEAD + len(payload)
+        offset = self._offset
+        end = offset + FRAME_HEAD + length
         if end > self._end:
             self._enter(self._ordinal + 1)
-            end = self._offset + FRAME_HEAD + len(payload)
-        self._map[self._offset : end] = frame(seq, kind, payload)
+            offset = self._offset
+            end = offset + FRAME_HEAD + length
+        self._map[offset:end] = frame(seq, kind, payload)
         self._offset = end
         self.last_seq = seq
 

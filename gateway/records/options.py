@@ -18,7 +18,7 @@ class Options:
     retention_days: int = 90  # calls, attempts and minute roll-ups; 0: for ever
     segments: int = 8
     segment_bytes: int = 4 * 1024 * 1024  # whole pages
-    group_ms: int = 50  # how long the writer gathers a group
+    group_ms: int = 100  # how long the writer gathers a group
 
     def with_journal(self, size_bytes: int) -> Options:
         """With a journal of about that size, in whole pages."""

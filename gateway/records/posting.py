@@ -25,11 +25,11 @@ ROW_FAULTS = (IntegrityError, InterfaceError, ProgrammingError, OverflowError)
 
 @dataclass(slots=True)
 class Open:
-    """An intent that is not settled: where it stands in the journal, and its row."""
+    """An intent that is not settled: where it stands in the journal, and its row as it is there."""
 
     seq: int
     ordinal: int
-    row: AttemptRow
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -45,6 +45,12 @@ class Group:
     unreadable: list[Frame] = field(default_factory=list)
 
 
+class _Named(msgspec.Struct, array_like=True):
+    """The beginning of a row."""
+
+    id: str
+
+
 class Posting:
     """Reads groups in the journal's order and writes them. Reading changes what is open; writing may be repeated."""
 
@@ -56,6 +62,7 @@ class Posting:
         self._calls = Bulk(schema.calls)
         self._objects = Bulk(schema.objects, keep=True)
         self._state = Bulk(schema.ledger_state, replace=True)
+        self._named = msgspec.msgpack.Decoder(_Named).decode
         self._intent = msgspec.msgpack.Decoder(AttemptRow).decode
         self._settlement = msgspec.msgpack.Decoder(tuple[AttemptRow, CallRow | None]).decode
         self._call = msgspec.msgpack.Decoder(CallRow).decode
@@ -84,8 +91,8 @@ class Posting:
             if call is not None:
                 group.calls.append(call)
         elif found.kind == INTENT:
-            row = self._intent(found.payload)
-            self.open[row.id] = Open(found.seq, found.ordinal, row)
+            # Nearly all are settled a moment later: only those that are not are ever read in full.
+            self.open[self._named(found.payload).id] = Open(found.seq, found.ordinal, found.payload)
         elif found.kind == CALL:
             group.calls.append(self._call(found.payload))
         elif found.kind == OBJECT:
@@ -100,12 +107,12 @@ class Posting:
     def close(self, group: Group, before: int) -> None:
         """Ends a group: intents in segments before that ordinal become rows, so that the segments can be reused."""
         while self.open:
-            first = next(iter(self.open.values()))
+            id, first = next(iter(self.open.items()))
             if first.ordinal >= before:
                 break
-            del self.open[first.row.id]
-            self._spilled.add(first.row.id)
-            group.attempts.append(first.row)
+            del self.open[id]
+            self._spilled.add(id)
+            group.attempts.append(self._intent(first.payload))
         first_open = next(iter(self.open.values()), None)
         group.closed_seq = group.applied_seq if first_open is None else first_open.seq - 1
 
@@ -114,7 +121,7 @@ class Posting:
         for row in rows:
             group.late.append(_unresolved(row))
         for left in self.open.values():
-            group.attempts.append(_unresolved(left.row))
+            group.attempts.append(_unresolved(self._intent(left.payload)))
         self.open.clear()
         self._spilled.clear()
         group.closed_seq = group.applied_seq

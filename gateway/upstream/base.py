@@ -98,6 +98,7 @@ class UpstreamRequest:
     body: bytes | AsyncIterator[bytes] | None = None
     content_length: int | None = None
     total_deadline: float | None = None
+    lead: bytes = b""  # what `UpstreamClient.lead` made of method, target and headers, which are not read again then
 
 
 class UpstreamResponse(ABC):
@@ -157,6 +158,11 @@ class UpstreamClient(ABC):
         An exception of the body's iterator is raised as it is, here or by `read()`. ValueError: a request that could
         not be written without ambiguity (line breaks in a header, a target that is not in origin form).
         """
+
+    def lead(self, method: str, target: bytes, headers: Headers) -> bytes:
+        """The beginning of a head, checked and written once for many requests that are alike; b"" where the client has
+        no use for one. ValueError as in `send`."""
+        return b""
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -11,7 +11,15 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 
-from gateway.upstream.base import PoolStats, Timeouts, TotalTimeout, UpstreamClient, UpstreamRequest, UpstreamResponse
+from gateway.upstream.base import (
+    Headers,
+    PoolStats,
+    Timeouts,
+    TotalTimeout,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from gateway.upstream.connection import Connection
 from gateway.upstream.head import RequestHead
 from gateway.upstream.origin import Origin
@@ -95,6 +103,9 @@ class NativeClient(UpstreamClient):
             await reply.aclose()
             raise reply.error
         return reply
+
+    def lead(self, method: str, target: bytes, headers: Headers) -> bytes:
+        return self._request_head.lead(method, target, headers)
 
     async def aclose(self) -> None:
         if self._pool is not None:
