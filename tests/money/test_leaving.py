@@ -15,8 +15,8 @@ BUILD = Path(__file__).resolve().parents[2] / "build"
 EACH = 13  # clients at each moment and dialect: 104 in all, so that the 99th of a hundred is one of them
 AT_A_TIME = 26
 TOKENS = 6
-#: What was said before, some 300 tokens.
-TALE = "The moon pulls the sea nearer to it more than the earth, and the earth more than the sea on its far side. " * 12
+#: What was said before, some 100 tokens.
+TALE = "The moon pulls the sea nearer to it more than the earth, and the earth more than the sea on its far side. " * 4
 ASKED = [{"role": "user", "content": TALE}]
 #: What comes last before a client leaves, by moment and model; at "byte 0" nothing does.
 LAST = {
