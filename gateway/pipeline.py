@@ -268,14 +268,15 @@ class Pipeline:
         attempt = len(call.attempts)
         needs = [need for need in call.needs if need.waits]
 
-        def options(needs: list[Need]) -> list[Option]:
+        def options(needs: list[Need]) -> tuple[Option, ...]:
             targets = call.targets[: None if any(need.per_target for need in needs) else 1]
-            return [
-                Option(index, [one for need in needs if (one := _resolved(need, call, target, attempt)) is not None])
+            made = [
+                Option(index, tuple([one for need in needs if (one := _resolved(need, call, target, attempt))]))
                 for index, target in enumerate(targets)
-            ] or [Option(0, [])]
+            ]
+            return tuple(made) or (Option(0, ()),)
 
-        def resolve() -> list[Option]:
+        def resolve() -> tuple[Option, ...]:
             self._scheduler.renew(call)
             fresh = call.pipeline.redeclare(call)
             call.needs = [need for need in call.needs if not need.waits] + fresh

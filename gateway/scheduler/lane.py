@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from asyncio import Future
+from bisect import bisect_left
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from gateway.call import Held
@@ -62,11 +63,21 @@ class Entry:
         """What it can go on with. Where a limit has a part of the caller's own, that part is an option for itself,
         with a line for itself: who waits for the rest does not close it."""
         self.options = options
-        self.signature: Signature = tuple([tuple([one[1].name for one in option.held]) for option in options])
-        if any(one[1].own is not None for option in options for one in option.held):
+        names, has_own = [], False
+        for option in options:
+            limits = [held[1] for held in option.held]
+            names.append(tuple([limit.group or limit.key for limit in limits]))
+            for limit in limits:
+                if limit.own is not None:
+                    has_own = True
+        self.signature: Signature = tuple(names)
+        if has_own:
             both = [pair for option in options for pair in _with_own(option)]
             self.options = [option for option, _ in both]
             self.signature = tuple([names for _, names in both])
+
+    def __lt__(self, other: object) -> bool:
+        return False  # what is due at the same moment has no order
 
 
 def _with_own(option: Option) -> list[tuple[Option, tuple[str, ...]]]:
@@ -111,43 +122,56 @@ class Lane:
         self.home: Line | None = None  # where its calls are counted for positions and estimates
         self.untold: list[Entry] = []  # came before there was a home: their place is told then
         self.fresh = False  # on the list of those that are to be tried
-        self._order: list[tuple[int, Entry]] = []
-        self._starved: list[tuple[int, Entry]] = []
+        self._order: list[Entry] = []  # by seq; calls that left stay until they surface
+        self._starved: list[tuple[int, Entry]] | None = None
 
     def add(self, entry: Entry) -> None:
         entry.lane = self
+        entry.signature = self.key[2]  # one object for all
         self.count += 1
-        heappush(self._order, (entry.seq, entry))
+        order = self._order
+        if not order or order[-1].seq < entry.seq:
+            order.append(entry)
+        else:  # it comes from another band
+            place = bisect_left(order, entry.seq, key=_seq_of)
+            if order[place] is not entry:  # it may still be where it was
+                order.insert(place, entry)
         if entry.starved:
-            heappush(self._starved, (entry.seq, entry))
+            self.starve(entry)
 
     def remove(self, entry: Entry) -> None:
         entry.lane = None
         self.count -= 1
-        if len(self._order) > 2 * self.count + SLACK:
+        order = self._order
+        gone = 0
+        while gone < len(order) and order[gone].lane is not self:
+            gone += 1
+        del order[:gone]
+        if len(order) > 2 * self.count + SLACK:
             self._order = self.entries()
-            heapify(self._order)
 
     def starve(self, entry: Entry) -> None:
+        if self._starved is None:
+            self._starved = []
         heappush(self._starved, (entry.seq, entry))
 
     @property
     def head(self) -> Entry | None:
         """Who came first."""
-        return self._first(self._order)
+        order = self._order
+        return order[0] if order else None
 
     @property
     def oldest_starved(self) -> Entry | None:
-        return self._first(self._starved) if self._starved else None
-
-    def _first(self, heap: list[tuple[int, Entry]]) -> Entry | None:
-        while heap:
-            entry = heap[0][1]
-            if entry.lane is self:
-                return entry
+        heap = self._starved
+        while heap and heap[0][1].lane is not self:
             heappop(heap)
-        return None
+        return heap[0][1] if heap else None
 
-    def entries(self) -> list[tuple[int, Entry]]:
-        """All who wait here, in no order."""
-        return [one for one in self._order if one[1].lane is self]
+    def entries(self) -> list[Entry]:
+        """All who wait here, in the order they came."""
+        return [entry for entry in self._order if entry.lane is self]
+
+
+def _seq_of(entry: Entry) -> int:
+    return entry.seq

@@ -22,6 +22,10 @@ SCALE = 1000
 SLACK = 256
 
 
+#: Calls ahead of one: in higher bands, and in its own.
+Ahead = tuple[int, int]
+
+
 def cost(waiter: Waiter) -> int:
     """Virtual time that a call takes: tokens over the tier's points / 10."""
     return waiter.tokens * SCALE * 10 // max(1, waiter.placement.points)
@@ -92,6 +96,9 @@ class Line:
         self._mask = 0  # bit n: somebody is parked in band n
         self._starved: list[tuple[int, int, Spot]] = []
         self._stamps = count(1)
+
+    def __lt__(self, other: object) -> bool:
+        return False  # what is due at the same moment has no order
 
     def band(self, number: int) -> Band:
         found = self.bands[number]
@@ -227,27 +234,32 @@ class Line:
         is_lowest = not self._mask & ((1 << lane.band) - 1)
         self.since_floor = 0 if is_lowest else self.since_floor + 1
 
-    def ahead(self, number: int, length: int, *, is_inside: bool = False) -> int:
+    def ahead(self, number: int, length: int, *, is_inside: bool = False) -> Ahead:
         """How many calls go before one of that band that has `length` of its own lane before it, as it stands now:
         those of higher bands, and as many of each other lane as of its own. `is_inside`: it is counted itself."""
-        ahead = 0
+        own = self.bands[number]
+        return self._above(number), 0 if own is None else sum(own.lengths[: length + 1]) - is_inside
+
+    def ahead_of(self, lane: Lane, index: int) -> Ahead:
+        """The same for a call that waits here, `index` of its own lane before it, by the order as it stands now."""
+        mine, within = self.spot_of(lane), index
+        for tag, stamp, spot in self.band(lane.band).heap if mine is not None else ():
+            if mine is not None and spot.stamp == stamp and spot.line is self and spot is not mine:
+                within += min(spot.lane.count, index + ((tag, stamp) < (mine.tag, mine.stamp)))
+        return self._above(lane.band), within
+
+    def _above(self, number: int) -> int:
+        above = 0
         for band in self.bands[number + 1 :]:
             if band is not None:
-                ahead += band.waiting
-        own = self.bands[number]
-        return ahead if own is None else ahead + sum(own.lengths[: length + 1]) - is_inside
+                above += band.waiting
+        return above
 
-    def ahead_of(self, lane: Lane, index: int) -> int:
-        """The same for a call that waits here, `index` of its own lane before it, by the order as it stands now."""
-        own = self.band(lane.band)
-        ahead = index + sum([band.waiting for band in self.bands[lane.band + 1 :] if band is not None])
-        mine = self.spot_of(lane)
-        if mine is None:
-            return ahead
-        for tag, stamp, spot in own.heap:
-            if spot.stamp == stamp and spot.line is self and spot is not mine:
-                ahead += min(spot.lane.count, index + ((tag, stamp) < (mine.tag, mine.stamp)))
-        return ahead
+    def share(self, number: int) -> float:
+        """The share of grants that a band has at least: the lowest has its floor."""
+        if not self.floor_every or self._mask & ((1 << number) - 1):
+            return 0.0
+        return 1.0 / self.floor_every
 
     def spot_of(self, lane: Lane) -> Spot | None:
         """Where a lane is parked here, if it is."""

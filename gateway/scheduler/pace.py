@@ -90,19 +90,24 @@ class Pace:
         assumed = max(1, limit.capacity) / ASSUMED_HOLD_S if isinstance(limit, Slots) else 1.0
         return (self._work + assumed) / (time_s + 1.0)
 
-    def naive_s(self, band: int, ahead: int, amount: int, now: int) -> float:
-        """Seconds until the calls ahead and then this one have been let through, others coming in above at the pace
-        they came in so far."""
+    def naive_s(self, band: int, ahead: tuple[int, int], share: float, amount: int, now: int) -> float:
+        """Seconds until the calls ahead (in higher bands, in its own) and then this one have been let through, others
+        coming in above at the pace they came in so far. `share` of all grants are its band's in any case."""
         rate = self.rate(now)
         time_s = self._time_s + max(0, now - self._at) / SECOND_NS
         above = sum(self._arrived[band + 1 :])
         free = max(rate - above / (time_s + 1.0), rate * 0.05)
-        work = ahead * (self.mean or amount) + amount
-        return min(LONGEST_ESTIMATE_S, work / free) if free > 0 else LONGEST_ESTIMATE_S
+        above_now, within = ahead
+        mean = self.mean or amount
+        if free <= 0:
+            return LONGEST_ESTIMATE_S
+        wait_s = min(LONGEST_ESTIMATE_S, ((above_now + within) * mean + amount) / free)
+        return min(wait_s, (within * mean + amount) / (rate * share)) if share else wait_s
 
     def corrected_s(self, band: int, naive_s: float) -> float:
         """With what earlier waits taught."""
-        return min(LONGEST_ESTIMATE_S, naive_s * exp(self._correction[band]))
+        correction = self._correction[band]
+        return min(LONGEST_ESTIMATE_S, naive_s * exp(correction)) if correction else naive_s
 
     def learn(self, band: int, naive_s: float, actual_s: float) -> None:
         """A call that was told (before correction) so long has waited so long."""

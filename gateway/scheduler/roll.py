@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
 
 from gateway.scheduler.lane import SLACK, Entry
 from gateway.scheduler.settings import BANDS, HOUR_NS, priority
@@ -18,8 +18,9 @@ class Roll:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
-        self._clients: dict[str, dict[Entry, None]] = {}
-        self._newest: list[list[tuple[int, Entry]]] = [[] for _ in range(BANDS)]
+        self._clients: dict[str, list[Entry]] = {}  # as they came; those that left stay for a while
+        self._of_client: dict[str, int] = {}
+        self._arrivals: list[list[Entry]] = [[] for _ in range(BANDS)]  # by seq; those that left stay for a while
         self._counts = [0] * BANDS
         self._requests: dict[str, int] = {}
         self._hour = 0
@@ -27,8 +28,13 @@ class Roll:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def of_client(self, client: str) -> dict[Entry, None]:
-        return self._clients.get(client) or {}
+    def number(self, client: str) -> int:
+        """How many calls of a client wait."""
+        return self._of_client.get(client, 0)
+
+    def of_client(self, client: str) -> list[Entry]:
+        """The waiting calls of a client."""
+        return [entry for entry in self._clients.get(client, ()) if not entry.done]
 
     def requests(self, client: str) -> int:
         """Of this hour."""
@@ -54,17 +60,24 @@ class Roll:
 
     def add(self, entry: Entry) -> None:
         self.entries[entry.waiter.id] = entry
-        self._clients.setdefault(entry.waiter.client, {})[entry] = None
+        client = entry.waiter.client
+        others = self._clients.setdefault(client, [])
+        number = self._of_client[client] = self._of_client.get(client, 0) + 1
+        if len(others) > 2 * number + SLACK:
+            others[:] = self.of_client(client)
+        others.append(entry)
         self._enlist(entry)
 
     def _enlist(self, entry: Entry) -> None:
         band = entry.band
         self._counts[band] += 1
-        newest = self._newest[band]
-        heappush(newest, (-entry.seq, entry))
-        if len(newest) > 2 * self._counts[band] + SLACK:
-            newest[:] = [one for one in newest if not one[1].done and one[1].band == band]
-            heapify(newest)
+        arrivals = self._arrivals[band]
+        if not arrivals or arrivals[-1].seq < entry.seq:
+            arrivals.append(entry)
+        else:  # it comes from another band
+            insort(arrivals, entry, key=_seq_of)
+        if len(arrivals) > 2 * self._counts[band] + SLACK:
+            arrivals[:] = [one for one in arrivals if not one.done and one.band == band]
 
     def move(self, entry: Entry, band: int) -> None:
         """It stands in another band now."""
@@ -78,21 +91,24 @@ class Roll:
         self._counts[entry.band] -= 1
         del self.entries[entry.waiter.id]
         client = entry.waiter.client
-        others = self._clients[client]
-        del others[entry]
-        if not others:
-            del self._clients[client]
+        number = self._of_client[client] = self._of_client[client] - 1
+        if not number:
+            del self._of_client[client], self._clients[client]
 
     def newest_below(self, band: int) -> Entry | None:
         """The newest call of the lowest band below this one: who gives way in a full queue."""
         for number in range(band):
-            newest = self._newest[number]
-            while newest:
-                entry = newest[0][1]
+            arrivals = self._arrivals[number]
+            while arrivals:
+                entry = arrivals[-1]
                 if not entry.done and entry.band == number:
                     return entry
-                heappop(newest)
+                arrivals.pop()
         return None
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self.entries.values()))
+
+
+def _seq_of(entry: Entry) -> int:
+    return entry.seq

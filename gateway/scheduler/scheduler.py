@@ -20,7 +20,7 @@ from gateway.metrics import Metrics
 from gateway.ratelimit import span
 from gateway.scheduler.agenda import Agenda
 from gateway.scheduler.lane import Entry, Lane, LaneKey, Spot
-from gateway.scheduler.line import Line, cost
+from gateway.scheduler.line import Ahead, Line, cost
 from gateway.scheduler.pace import Honesty, Pace
 from gateway.scheduler.roll import Roll
 from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_change, priority
@@ -44,6 +44,9 @@ class Hour:
     """The moment when everyone's count of requests begins anew."""
 
     due_ns = 0
+
+    def __lt__(self, other: object) -> bool:
+        return False
 
 
 class Scheduler:
@@ -76,7 +79,7 @@ class Scheduler:
         self._report(metrics or Metrics())
 
     def _report(self, metrics: Metrics) -> None:
-        self._honesty = Honesty(metrics)
+        self.honesty = Honesty(metrics)
         self._waits = metrics.histogram("tidegate_queue_wait_seconds", "Waits that ended in a grant.", ("level",))
         self._refused = metrics.counter("tidegate_queue_refused_total", "Calls the queue refused.", ("reason",))
         metrics.gauge("tidegate_queue_waiting", "Calls that wait.", lambda: [((), len(self._roll))])
@@ -100,7 +103,7 @@ class Scheduler:
         """One more request of a client, waiting or not: its priority falls with every tenth of an hour."""
         if self._roll.count(client, wall_ns):
             now = self._now()
-            for entry in list(self._roll.of_client(client)):
+            for entry in self._roll.of_client(client):
                 self._place(entry, now)
             self.wake()
 
@@ -154,7 +157,7 @@ class Scheduler:
             self._tell(entry, lane, lane.count, now)
         elif waiter.not_before_ns > entry.ends_ns:
             self._refuse_early(entry, (waiter.not_before_ns - now) / SECOND_NS, now)
-        mine = len(self._roll.of_client(waiter.client))
+        mine = self._roll.number(waiter.client)
         if mine >= settings.max_waiting_per_client:
             wait_s = max(1.0, self._left_s(entry, now) / (mine + 1))
             message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
@@ -183,12 +186,12 @@ class Scheduler:
         return max(SOONEST_S, self._estimate(entry, lane.home, lane.band, ahead, now)[1])
 
     @staticmethod
-    def _estimate(entry: Entry, line: Line, band: int, ahead: int, now: int) -> tuple[float, float]:
+    def _estimate(entry: Entry, line: Line, band: int, ahead: Ahead, now: int) -> tuple[float, float]:
         """Seconds until a call is let through, before and after what earlier waits taught."""
         pace = line.pace
-        if not ahead and line.due_ns and not isinstance(pace.limit, Slots):
+        if not any(ahead) and line.due_ns and not isinstance(pace.limit, Slots):
             return 0.0, max(0.0, (line.due_ns - now) / SECOND_NS)  # by time alone, which is known
-        naive_s = pace.naive_s(band, ahead, _amount(entry, line.name), now)
+        naive_s = pace.naive_s(band, ahead, line.share(band), _amount(entry, line.name), now)
         return naive_s, pace.corrected_s(band, naive_s)
 
     def leave(self, entry: Entry) -> None:
@@ -358,7 +361,7 @@ class Scheduler:
         assert line is not None, "the lane is parked"
         ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
         entry.naive_s, estimate_s = self._estimate(entry, line, lane.band, ahead, now)
-        queued.position = ahead
+        queued.position = sum(ahead)
         queued.estimate_ms = int(estimate_s * 1000)
         queued.level = level_of(estimate_s)
         entry.told = True
@@ -582,7 +585,7 @@ class Scheduler:
         if entry.told:
             if lane.home is not None:
                 lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
-            self._honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
+            self.honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
         self._waits.observe((queued.level,), waited_s)
         self.leave(entry)
         if not entry.future.done():
@@ -616,7 +619,7 @@ class Scheduler:
         if entry is None:
             return None
         lane = entry.lane
-        ahead = lane.home.ahead_of(lane, _index(lane, entry)) if lane is not None and lane.home is not None else 0
+        ahead = lane.home.ahead_of(lane, _index(lane, entry)) if lane is not None and lane.home is not None else (0, 0)
         return self._view(entry, ahead, self._now())
 
     def snapshot(self) -> Snapshot:
@@ -626,22 +629,25 @@ class Scheduler:
         for lane in self._lanes.values():
             spot = None if lane.home is None else lane.home.spot_of(lane)
             finish, stamp = (0, 0) if spot is None else (spot.start, spot.stamp)
-            for _, entry in sorted(lane.entries()):
+            for entry in lane.entries():
                 finish += cost(entry.waiter)
                 lines.setdefault(lane.home, []).append((-lane.band, finish, stamp, entry.seq, entry))
-        views = [
-            self._view(entry, ahead, now)
-            for entries in lines.values()
-            for ahead, (_, _, _, _, entry) in enumerate(sorted(entries))
-        ]
-        views += [self._view(entry, 0, now) for entry in self._roll if entry.lane is None]
+        views = []
+        for entries in lines.values():
+            above, within, band = 0, 0, None
+            for _, _, _, _, entry in sorted(entries):
+                if band != entry.band:
+                    above, within, band = above + within, 0, entry.band
+                views.append(self._view(entry, (above, within), now))
+                within += 1
+        views += [self._view(entry, (0, 0), now) for entry in self._roll if entry.lane is None]
         snapshot = Snapshot()
         for view in sorted(views, key=lambda view: (view.position, view.estimate_ms)):
             snapshot.add(view)
         snapshot.executing = max(0, len(self.holding) - snapshot.total)
         return snapshot
 
-    def _view(self, entry: Entry, ahead: int, now: int) -> View:
+    def _view(self, entry: Entry, ahead: Ahead, now: int) -> View:
         waiter, lane = entry.waiter, entry.lane
         left_s, limit = max(0.0, (waiter.not_before_ns - now) / SECOND_NS), ""
         if lane is not None and lane.home is not None:
@@ -655,7 +661,7 @@ class Scheduler:
             level=level_of(left_s),
             priority=priority(waiter.placement, waited_ns, self._roll.requests(waiter.client), now),
             urgency=waiter.placement.urgency,
-            position=ahead,
+            position=sum(ahead),
             estimate_ms=int(left_s * 1000),
             waited_ms=waited_ns // 1_000_000,
             starved=entry.starved,
@@ -671,7 +677,7 @@ def _index(lane: Lane, entry: Entry) -> int:
     """How many of its own lane are before it."""
     if lane.head is entry:
         return 0
-    return sum([one.seq < entry.seq for _, one in lane.entries()])
+    return sum([one.seq < entry.seq for one in lane.entries()])
 
 
 def _amount(entry: Entry, name: str) -> int:
