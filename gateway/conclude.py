@@ -138,7 +138,7 @@ class Concluder:
             charge_pusd=charge_of(cost, call.client.tier.discount_percent),
             estimated=usage.estimated,
             unpriced=last.unpriced if last is not None else False,
-            notes=call.notes or None,
+            notes={**call.notes, "observed": call.marks} if call.marks else call.notes or None,
         )
 
     def _write(self, call: Call, row: CallRow) -> None:

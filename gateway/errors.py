@@ -18,6 +18,7 @@
     |   `-- QueueFull            429 queue_full
     |-- UpstreamFailure        the provider's fault
     |   |-- BadUpstream          502
+    |   |-- Relayed              the provider's own status, in our words
     |   |-- Unavailable          503
     |   `-- UpstreamTimedOut     504
     |-- DeadlineExceeded       504, the caller's own deadline
@@ -191,6 +192,18 @@ class DeadlineExceeded(GatewayError):
     code = "deadline_exceeded"
     fault = "caller"
     should_retry = False  # the same deadline will not come back
+
+
+class Relayed(UpstreamFailure):
+    """A provider's own refusal whose words can't be passed on as they came; its status and retry headers can."""
+
+    def __init__(self, message: str, status: int, headers: tuple[Header, ...]) -> None:
+        super().__init__(message, code=f"upstream_{status}", headers=headers)
+        self.status = status  # type: ignore[misc]  # of every other error the class says it
+        if status == 429:
+            self.type = "rate_limit_error"
+        elif status < 500:
+            self.type = "invalid_request_error"
 
 
 class Overloaded(GatewayError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
+
 from gateway.call import Call
-from gateway.errors import BadUpstream, GatewayError, Unavailable, UpstreamTimedOut
+from gateway.errors import BadUpstream, GatewayError, Header, Relayed, Unavailable, UpstreamTimedOut
 from gateway.upstream.base import (
     ConnectFailed,
     ConnectTimeout,
@@ -14,6 +16,11 @@ from gateway.upstream.base import (
     TotalTimeout,
     UpstreamError,
 )
+
+#: By which a provider says whether to try again; when to is told anyway.
+_RETRY = frozenset((b"x-should-retry",))
+#: So many bytes or characters of a provider's own words are repeated.
+_WORDS = 300
 
 
 def explain(error: UpstreamError, provider: str) -> GatewayError:
@@ -41,8 +48,11 @@ def cut_short(provider: str) -> GatewayError:
     return BadUpstream(f"Provider '{provider}' ended the stream before it was complete.", code="stream_cut")
 
 
-def disguised(call: Call, provider: str, status: int, content_type: bytes, verdict: str) -> GatewayError | None:
-    """What must not reach the caller as it came: our own credential refused, HTML for JSON, an error in a 200."""
+def disguised(
+    call: Call, provider: str, status: int, headers: list[Header], verdict: str, body: bytes
+) -> GatewayError | None:
+    """What must not reach the caller as it came: our own credential refused, HTML for JSON, an error in a 200.
+    `headers` are those of the reply that may go down, `body` is what came of it."""
     if call.route.dialect == "plain":
         return None  # a worker's answers are its own
     if status in (401, 407):
@@ -52,10 +62,30 @@ def disguised(call: Call, provider: str, status: int, content_type: bytes, verdi
             code="provider_credential_refused",
             should_retry=False,
         )
-    is_json = b"json" in content_type
-    if status >= 400 and not is_json:
-        kind = Unavailable if status in (503, 529) else BadUpstream
-        return kind(f"Provider '{provider}' answered {status} without an explanation in JSON.")
+    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    if status >= 400 and b"json" not in content_type:
+        kept = tuple(header for header in headers if header[0] in _RETRY)
+        said = _plain_words(content_type, body)
+        return Relayed(f"Provider '{provider}' answered {status}{said or ' without an explanation'}.", status, kept)
     if 200 <= status < 300 and verdict == "error" and call.route.body == "json":
-        return BadUpstream(f"Provider '{provider}' answered {status}, but the body is no {call.route.name} reply.")
+        no_reply = f"Provider '{provider}' answered {status}, but the body is no {call.route.name} reply"
+        return BadUpstream(f"{no_reply}{_error_in(body)}.")
     return None
+
+
+def _plain_words(content_type: bytes, body: bytes) -> str:
+    """A short text is worth telling; a page of HTML is not."""
+    if not content_type.startswith(b"text/plain") or not body:
+        return ""
+    words = " ".join(body[:_WORDS].decode("utf-8", "replace").split())
+    return f" and said: {words}" if words.isprintable() else ""
+
+
+def _error_in(body: bytes) -> str:
+    """The provider's own message, where its error came under a status of success."""
+    try:
+        error = orjson.loads(body)["error"]
+        message = error if isinstance(error, str) else error["message"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return f"; it said: {message[:_WORDS].rstrip('.')}" if isinstance(message, str) and message else ""

@@ -64,6 +64,7 @@ class Attempt:
     is_stream: bool = False
     is_whole: bool = False  # held back until it is complete
     held: bytes = b""  # of a stream, while nothing of it went out
+    is_encoded: bool = False  # by the provider, though the plain bytes were asked for
     sent_ns: int = 0
     headers: list[Header] = field(default_factory=list)  # of the reply, those that may go down
     tapped: list[bytes] = field(default_factory=list)
@@ -145,10 +146,15 @@ class Forwarder:
             raise
         finally:
             plan.end(choice)
-            if response is not None:
-                await response.aclose()  # first of all: what nobody reads any more costs money
-            if attempt is not None and attempt.row.outcome == "open":
-                await self._end(call, attempt, "gone", self._guess(call, attempt))
+            is_open = attempt is not None and attempt.row.outcome == "open"
+            try:
+                if response is not None:
+                    await response.aclose()  # first of all: what nobody reads any more costs money
+                if is_open:
+                    await sleep(0)  # sockets close in the loop's next round, and estimating may take a moment
+            finally:
+                if attempt is not None and is_open:
+                    await self._end(call, attempt, "gone", self._guess(call, attempt))
 
     async def _failed(self, call: Call, attempt: Attempt, spoilt: Spoilt) -> Choice | None:
         """Nothing went out: the next attempt, or else the call ends with this one's error."""
@@ -208,13 +214,14 @@ class Forwarder:
         Raises Spoilt where another one will do better."""
         content_type = value_of(response.headers, b"content-type")
         attempt.is_stream = content_type.startswith(b"text/event-stream")
+        attempt.is_encoded = value_of(response.headers, b"content-encoding") not in (b"", b"identity")
         attempt.is_whole = not attempt.is_stream and (
             (response.content_length is not None or call.route.body == "json" or response.status >= 400)
             and (b"json" in content_type or call.route.dialect != "plain")
         )
         if response.status >= 400:
             return await self._refused(call, attempt, response)
-        if attempt.is_stream and attempt.target.provider.kind.name != "http":
+        if attempt.is_stream and not attempt.is_encoded and attempt.target.provider.kind.name != "http":
             return await self._preamble(call, attempt, response)
         return b""
 
@@ -223,7 +230,7 @@ class Forwarder:
         fault = of_status(attempt.target.provider.kind.name, response.status)
         body = b""
         if attempt.is_whole:
-            body, attempt.is_whole = await self._read(response)
+            body, attempt.is_whole = await self._read(attempt, response)
             if response.status == 429 and b'"insufficient_quota"' in body:
                 fault = FAULTS[attempt.target.provider.kind.name].get("quota", fault)
         following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, fault, response.headers))
@@ -346,8 +353,8 @@ class Forwarder:
         """From the reply's head on."""
         try:
             if attempt.is_whole and response.status < 400:
-                held, attempt.is_whole = await self._read(response)
-            if attempt.is_whole:
+                held, attempt.is_whole = await self._read(attempt, response)
+            if attempt.is_whole or b"html" in value_of(response.headers, b"content-type"):
                 await self._whole(call, attempt, response, held, outgoing, down)
             else:
                 await self._pump(call, attempt, response, down, held)
@@ -369,18 +376,22 @@ class Forwarder:
         if kind == "http":
             request.headers += told(self._wall_ns() + left_ns, left_ns)
 
-    async def _read(self, response: UpstreamResponse) -> tuple[bytes, bool]:
+    async def _read(self, attempt: Attempt, response: UpstreamResponse) -> tuple[bytes, bool]:
         """The reply's body up to WHOLE_BYTES, and whether that is all of it."""
         body = await response.read()
         if not body or len(body) == response.content_length:
             return body, True
         parts, size = [body], len(body)
-        while size <= WHOLE_BYTES:
-            chunk = await response.read()
-            if not chunk:
-                return b"".join(parts), True
-            parts.append(chunk)
-            size += len(chunk)
+        try:
+            while size <= WHOLE_BYTES:
+                chunk = await response.read()
+                if not chunk:
+                    return b"".join(parts), True
+                parts.append(chunk)
+                size += len(chunk)
+        except BaseException:  # it broke or the client left: what came is estimated from
+            self._meter(attempt).feed(b"".join(parts))
+            raise
         return b"".join(parts), False
 
     async def _whole(
@@ -396,12 +407,12 @@ class Forwarder:
         call.upstream_ns = max(call.upstream_ns, self._now_ns() - attempt.sent_ns)
         body = meter.feed(body)
         tail, usage, verdict = meter.finish(complete=True)
-        content_type = value_of(response.headers, b"content-type")
-        error = disguised(call, attempt.target.provider.name, status, content_type, verdict)
+        error = disguised(call, attempt.target.provider.name, status, attempt.headers, verdict, body)
         if error is not None:
             error.retry_after_s = self._asked_wait(response) if status >= 400 else None
             kind = attempt.target.provider.kind.name
-            fault = FAULTS[kind][disguise_of(body, b"json" in content_type)] if status < 400 else None
+            is_json = b"json" in value_of(response.headers, b"content-type")
+            fault = FAULTS[kind][disguise_of(body, is_json)] if status < 400 else None
             raise Spoilt(fault, error, usage)
         if status < 400:
             attempt.plan.succeeded(attempt.choice, response.headers)
@@ -421,7 +432,9 @@ class Forwarder:
         self, call: Call, attempt: Attempt, response: UpstreamResponse, down: Downstream, first: bytes
     ) -> None:
         """Chunk by chunk as it comes."""
-        if response.status < 400 and not (attempt.is_stream and attempt.target.provider.kind.name != "http"):
+        if response.status < 400 and (
+            not attempt.is_stream or attempt.is_encoded or attempt.target.provider.kind.name == "http"
+        ):
             attempt.plan.succeeded(attempt.choice, response.headers)
         meter = self._meter(attempt)
         headers = self._decorate(call, attempt.headers)
@@ -447,7 +460,8 @@ class Forwarder:
         code = "" if good else f"upstream_{response.status}" if response.status >= 400 else f"stream_{verdict}"
         body = b"".join([*attempt.tapped, tail]) if keep is not None else None
         await self._end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code, body=body)
-        await down.end(tail)
+        if error is None or not attempt.is_encoded:  # no event can be added to an encoded stream: it ends visibly cut
+            await down.end(tail)
 
     async def _broken(self, call: Call, attempt: Attempt, error: UpstreamError, down: Downstream) -> None:
         """The reply broke off after it began: an event in a stream, a visible cut else."""
@@ -456,7 +470,7 @@ class Forwarder:
         attempt.plan.failed(attempt.choice, spoilt.fault)
         tail = self._meter(attempt).finish(complete=False)[0]
         await self._end(call, attempt, "failed", spoilt.usage, spoilt.error)
-        if attempt.is_stream:
+        if attempt.is_stream and not attempt.is_encoded:
             await down.end(tail + stream_event(spoilt.error, call.dialect, call.id))
 
     def _guess(self, call: Call, attempt: Attempt) -> Usage:

@@ -14,7 +14,7 @@ from gateway.providers.anthropic_meters import MessageMeter, MessageStream
 from gateway.providers.base import Kind, Meter, Provider, body_headers
 from gateway.providers.encoded import plain
 from gateway.providers.mentions import IMAGE_TOKENS, mentions
-from gateway.providers.meters import PassingMeter, count_input
+from gateway.providers.meters import PassingMeter, count_input, is_lines
 from gateway.providers.openai import credential, with_query
 from gateway.providers.openai_streams import EventsMeter
 from gateway.providers.openai_whole import RequestMeter
@@ -104,6 +104,6 @@ class Anthropic(Kind):
             return (MessageStream if is_stream else MessageMeter)(call, self._vocabulary)
         if is_stream:
             return EventsMeter(call, self._vocabulary, (), bills=False, units={"requests": 1})
-        if not call.route.model and b"json" not in content_type:
+        if not call.route.model and (b"json" not in content_type or is_lines(content_type)):
             return PassingMeter({"requests": 1})
         return RequestMeter(call, self._vocabulary)

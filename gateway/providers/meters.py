@@ -38,15 +38,16 @@ STATED = re.compile(rb'"usage"\s*+:\s*+(?!null)')
 class PassingMeter(Meter):
     """A reply whose bytes say nothing about its cost; what it consumed was known before."""
 
-    def __init__(self, units: dict[str, int], verdict: Verdict = "ok") -> None:
+    def __init__(self, units: dict[str, int], verdict: Verdict = "ok", *, is_estimate: bool = False) -> None:
         self._units = units
+        self._is_estimate = is_estimate
         self._verdict = verdict
 
     def feed(self, chunk: bytes) -> bytes:
         return chunk
 
     def finish(self, complete: bool) -> tuple[bytes, Usage, Verdict]:
-        return b"", Usage(units=dict(self._units)), self._verdict if complete else "cut"
+        return b"", Usage(units=dict(self._units), estimated=self._is_estimate), self._verdict if complete else "cut"
 
 
 class WholeMeter(Meter):
@@ -205,6 +206,11 @@ class StreamMeter(Meter):
     @abstractmethod
     def _verdict(self, complete: bool) -> Verdict:
         """How the stream ended."""
+
+
+def is_lines(content_type: bytes) -> bool:
+    """JSON texts line by line (results of batches): not one JSON text."""
+    return any(word in content_type for word in (b"jsonl", b"ndjson", b"json-lines", b"json-seq"))
 
 
 def usage_near_end(tail: bytes) -> dict[str, Any] | None:

@@ -10,10 +10,17 @@ from gateway.errors import Header
 from gateway.jsonbody import insert, splice
 from gateway.providers.base import Kind, Meter, Provider, body_headers
 from gateway.providers.encoded import plain
-from gateway.providers.meters import PassingMeter, count_input
+from gateway.providers.meters import PassingMeter, count_input, is_lines
 from gateway.providers.openai_facts import facts_of
 from gateway.providers.openai_streams import ChatStream, EventsMeter, ImageStream
-from gateway.providers.openai_whole import EmbeddingsMeter, ImagesMeter, RequestMeter, TextMeter, TranscriptMeter
+from gateway.providers.openai_whole import (
+    EmbeddingsMeter,
+    ImagesMeter,
+    RequestMeter,
+    SpokenMeter,
+    TextMeter,
+    TranscriptMeter,
+)
 from gateway.providers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -80,7 +87,7 @@ class OpenAI(Kind):
             return self._stream_meter(call, target, route)
         if route == "audio":
             return self._audio_meter(call, content_type)
-        if not call.route.model and b"json" not in content_type:
+        if not call.route.model and (b"json" not in content_type or is_lines(content_type)):
             return PassingMeter({"requests": 1})
         if route == "responses" and call.route.template != "/v1/responses/input_tokens":
             meter = TextMeter(call, self._vocabulary)
@@ -106,7 +113,9 @@ class OpenAI(Kind):
             return TranscriptMeter(call, self._vocabulary)
         if content_type.startswith(b"text/html"):
             return PassingMeter({}, "error")
-        return PassingMeter(call.facts.units or {"requests": 1})
+        if content_type.startswith((b"text/", b"application/x-subrip")):
+            return SpokenMeter()
+        return PassingMeter(call.facts.units or {"requests": 1}, is_estimate=not call.facts.units)
 
 
 _WHOLE: dict[str, type[TextMeter]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from gateway.providers.base import Verdict
@@ -31,6 +32,16 @@ _NO_CHOICES = b'"choices":[]'
 
 #: A quote behind a comma opens a string, so this is a member called usage and never a part of a text.
 _NULL_MEMBER = b',"usage":null'
+_SPACED_NULL = re.compile(rb',\s*+"usage"\s*+:\s*+null')
+
+#: A choice that says why it ended. (A string that ends on `\\"finish_reason"` is followed by no colon.)
+_FINISHED = re.compile(rb'"finish_reason"\s*+:\s*+"')
+
+
+def _without_null(events: bytes) -> bytes:
+    """Without the usage of null that other events have when a usage was asked for."""
+    shorter = events.replace(_NULL_MEMBER, b"")
+    return _SPACED_NULL.sub(b"", shorter) if shorter.rfind(b'"usage"') >= 0 else shorter
 
 
 class EventsMeter(StreamMeter):
@@ -158,7 +169,7 @@ class ChatStream(StreamMeter):
     def _look(self, out: bytes) -> bytes:
         if not self._hides:
             return super()._look(out)
-        shorter = out.replace(_NULL_MEMBER, b"")
+        shorter = _without_null(out)
         if shorter.rfind(b'"usage"') < 0 and shorter.rfind(_NO_CHOICES) < 0:
             return shorter
         places = [found.start() for found in STATED.finditer(out)]
@@ -168,9 +179,9 @@ class ChatStream(StreamMeter):
         parts: list[bytes] = []
         done = 0
         for start, end in sorted({bounds_of(out, place) for place in places}):
-            parts += out[done:start].replace(_NULL_MEMBER, b""), self._shown(out[start:end])
+            parts += _without_null(out[done:start]), self._shown(out[start:end])
             done = end
-        shown = b"".join((*parts, out[done:].replace(_NULL_MEMBER, b"")))
+        shown = b"".join((*parts, _without_null(out[done:])))
         return out if shown == out else shown
 
     def _shown(self, event: bytes) -> bytes:
@@ -182,7 +193,7 @@ class ChatStream(StreamMeter):
                 self._reported = read.usage
             if read.choices is not None and not read.choices and (read.usage is not None or is_empty(data)):
                 return b""
-        return event.replace(_NULL_MEMBER, b"")
+        return _without_null(event)
 
     def _read(self, event: bytes) -> None:
         read = event_of(data_of(event))
@@ -211,7 +222,8 @@ class ChatStream(StreamMeter):
         done = False
         for event in self._latest:
             data = data_of(event)
-            done = done or data == DONE
+            # Some servers end the connection instead of sending an end mark, after the last choice has finished.
+            done = done or data == DONE or (complete and _FINISHED.search(data) is not None)
             error = event_of(data).error
             if error is not None:
                 return "error" if self._has_content or not is_overload(error) else "overloaded"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.providers import texts
-from gateway.providers.base import Verdict
-from gateway.providers.meters import WholeMeter, estimate, usage_near_end
+from gateway.providers.base import Meter, Verdict
+from gateway.providers.meters import HEAD_BYTES, WholeMeter, estimate, usage_near_end
 from gateway.providers.openai_shapes import ALL, AUDIO, IMAGES, MODEL, NOTHING, REPLY, STORED, loose_reply, text_of
 from gateway.providers.reported import UNREADABLE, OpenAIUsage, loosely, milliseconds, read_any
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.call import Call
+
+_SIZE = re.compile(rb'"size"\s*+:\s*+"([0-9a-z]{1,16})"')
+_QUALITY = re.compile(rb'"quality"\s*+:\s*+"([a-z]{1,16})"')
+
+#: The end of a subtitle: "--> 01:02:03,456" (SubRip) or "--> 02:03.456" (WebVTT).
+_SUBTITLE = re.compile(rb"--> (?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
+#: 150 words a minute of 6 letters each, the space included.
+SPOKEN_BYTES_A_SECOND = 15
 
 
 class TextMeter(WholeMeter):
@@ -122,9 +131,11 @@ class ImagesMeter(TextMeter):
         return Usage(units=self._units(None, None, None), estimated=True)
 
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:
-        usage = self._of_part(tail)
+        said = head + tail
+        size, quality = text_of(_SIZE, said), text_of(_QUALITY, said)
+        usage = Usage(units=self._units(size, quality, None))
         reported = loosely(usage_near_end(tail), OpenAIUsage)
-        usage.estimated = reported is None or not all(reported.images_into(usage))
+        usage.estimated = reported is None or not all(reported.images_into(usage)) or not (size and quality)
         return usage
 
     def _units(self, size: str | None, quality: str | None, count: int | None) -> dict[str, int]:
@@ -152,6 +163,29 @@ class TranscriptMeter(TextMeter):
 
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:
         return Usage(estimated=True)
+
+
+class SpokenMeter(Meter):
+    """A transcript as plain text or subtitles, which does not say how long the audio was: subtitles by their last time,
+    text by how fast people speak."""
+
+    def __init__(self) -> None:
+        self._size = 0  # bytes
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._size += len(chunk)
+        self._tail = (self._tail + chunk)[-HEAD_BYTES:]
+        return chunk
+
+    def finish(self, complete: bool) -> tuple[bytes, Usage, Verdict]:
+        times = _SUBTITLE.findall(self._tail)
+        if times:
+            hours, minutes, seconds, milli = (int(part or 0) for part in times[-1])
+            audio_ms = ((hours * 60 + minutes) * 60 + seconds) * 1000 + milli
+        else:
+            audio_ms = self._size * 1000 // SPOKEN_BYTES_A_SECOND
+        return b"", Usage(units={"audio_ms": audio_ms}, estimated=True), "ok" if complete else "cut"
 
 
 class RequestMeter(TextMeter):

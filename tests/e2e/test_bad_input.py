@@ -237,3 +237,51 @@ def test_websocket_is_refused_with_a_sentence(server: Any) -> None:
         answer = client.recv(4096)
     assert answer.split(b" ")[1] in (b"426", b"501")
     assert b"WebSocket" in answer
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (404, "invalid_request_error"), (429, "rate_limit_error"), (503, "api_error")],
+)
+def test_a_refusal_without_json_keeps_its_status_and_its_delay(server: Any, status: int, kind: str) -> None:
+    """A caller's mistake must not look like an outage, which SDKs would retry."""
+    got, headers, body = chat(server, f"html; status={status}; header=retry-after: 7")
+    assert got == status
+    assert headers["retry-after"] == "7"
+    error = json.loads(body)["error"]
+    assert error["type"] == kind
+    assert error["code"] == f"upstream_{status}"
+    call = row(server, headers)
+    assert (call["status"], call["outcome"]) == (status, "failed")
+
+
+def test_an_error_in_a_200_keeps_its_words(server: Any) -> None:
+    got, _, body = chat(server, "errorbody")
+    assert got == 502
+    assert "it said: " in json.loads(body)["error"]["message"]
+
+
+def test_what_came_of_a_broken_plain_reply_is_counted(server: Any) -> None:
+    got, headers, _ = chat(server, "reset=body; chunks=400; slice=700", max_tokens=400)
+    assert got == 502
+    call = row(server, headers)
+    assert call["estimated"]
+    assert call["output_tokens"] > 0
+
+
+def test_an_encoded_stream_that_breaks_is_cut_and_not_spoilt(server: Any) -> None:
+    """An event in plain text would be garbage to a client that decodes; the missing end tells it."""
+    body = json.dumps({**CHAT, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), 5) as client:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer tg-test-client-key\r\n"
+        head += "content-type: application/json\r\nx-fake: gzip; die=after:4; chunks=20\r\n"
+        head += f"content-length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        client.settimeout(5)
+        got = b""
+        while chunk := client.recv(65536):
+            got += chunk
+    assert b"content-encoding: gzip" in got.lower()
+    assert b"stream_cut" not in got
+    assert b"upstream_connection_lost" not in got
+    assert not got.endswith(b"0\r\n\r\n")

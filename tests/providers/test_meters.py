@@ -307,3 +307,48 @@ def test_a_worker_can_not_flood_the_ledger_with_units(bench: Any) -> None:
     _, usage, _ = bench.run(bench.meter(call, "http"), [reply])
     assert len(usage.units) == 32
     assert max(map(len, usage.units)) <= 64
+
+
+def test_a_stream_without_an_end_mark_is_whole_once_its_choice_has_ended(bench: Any) -> None:
+    for said, verdict in (("stop", "ok"), (None, "cut")):
+        meter = stream_of(bench, {})
+        meter.feed(event(choices=[{"index": 0, "delta": {"content": "Hi"}, "finish_reason": said}]))
+        assert meter.finish(complete=True)[2] == verdict
+        meter = stream_of(bench, {})
+        meter.feed(event(choices=[{"index": 0, "delta": {"content": '"finish_reason":"stop"'}, "finish_reason": said}]))
+        assert meter.finish(complete=False)[2] == "cut"
+
+
+def test_lines_of_json_are_no_broken_json(bench: Any) -> None:
+    for path, kind in (
+        ("/v1/messages/batches/msgbatch_1/results", "anthropic"),
+        ("/v1/files/file-1/content", "openai"),
+    ):
+        meter = bench.meter(bench.call(path, method="GET", kind=kind), kind, "application/x-jsonl")
+        meter.feed(b'{"a":1}\n{"b":2}\n')
+        assert meter.finish(complete=True)[1:] == (Usage(units={"requests": 1}), "ok")
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "audio_ms"),
+    [
+        ("text/plain; charset=utf-8", b"x" * 1500, 100_000),
+        ("text/plain", b"1\n00:00:00,000 --> 00:00:02,500\nHi\n\n2\n00:00:02,500 --> 01:00:04,250\nthere\n", 3_604_250),
+        ("text/vtt", b"WEBVTT\n\n00:00.000 --> 00:07.040\nHi\n", 7_040),
+    ],
+)
+def test_a_transcript_as_text_is_estimated(bench: Any, type: str, body: bytes, audio_ms: int) -> None:
+    meter = bench.meter(bench.call("/v1/audio/transcriptions"), "openai", type)
+    assert meter.feed(body) == body
+    assert meter.finish(complete=True)[1] == Usage(units={"audio_ms": audio_ms}, estimated=True)
+
+
+def test_a_very_long_reply_of_images_says_their_size(bench: Any) -> None:
+    call = bench.call("/v1/images/generations", b'{"model":"gpt-image-1","n":2}')
+    meter = bench.meter(call)
+    picture = b'"b64_json":"' + b"A" * (READ_BYTES // 2 + 1) + b'"'
+    meter.feed(b'{"created":1,"quality":"high","size":"1024x1536","data":[{' + picture + b"},{" + picture + b"}],")
+    meter.feed(b'"usage":{"input_tokens":3,"output_tokens":5}}')
+    usage = meter.finish(complete=True)[1]
+    assert usage.units == {"images": 2, "image:1024x1536:high": 2}
+    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (3, 5, False)

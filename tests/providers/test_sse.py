@@ -43,13 +43,16 @@ def payloads(data: bytes) -> list[bytes]:
 @example(b"data: a\r\r\ndata: b\r\n\r\n", [9])
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 9, 10, 11])
 @example(b"data: a\n\r\ndata: b\n\n", [8, 9])
+@example(b"data:\r\n\r", [])
 def test_every_split_gives_the_same_bytes_and_events(stream: bytes, cuts: list[int]) -> None:
     splitter = Splitter()
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     came = [splitter.feed(stream[begin:end]) for begin, end in itertools.pairwise(places)]
     assert b"".join(came) + splitter.rest() == stream
     assert [payload for out in came for payload in payloads(out)] == slow_events(b"".join(came))
-    assert slow_events(b"".join(came)) == slow_events(stream)
+    # Whether a CR at the very end is a whole line is known only by what follows it.
+    ends = (stream, stream[:-1]) if stream.endswith(b"\r") else (stream,)
+    assert slow_events(b"".join(came)) in [slow_events(end) for end in ends]
 
 
 @CALM
