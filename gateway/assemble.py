@@ -64,8 +64,9 @@ def policies(settings: Settings, gate: Gate) -> list[Policy]:
 def people(settings: Settings, pepper: bytes) -> tuple[list[Client], list[KeyEntry]]:
     """The clients and keys of the file."""
     clients, entries = [], []
+    tiers = {name: tier.tier(name) for name, tier in settings.tiers.items()}
     for client_id, one in settings.clients.items():
-        clients.append(one.client(client_id, settings.tiers))
+        clients.append(one.client(client_id, tiers))
         for key in one.keys:
             digest = _digest(key, pepper)
             key_id = key.id or f"{client_id}-{hashlib.sha256(digest).hexdigest()[:12]}"

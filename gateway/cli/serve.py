@@ -31,8 +31,10 @@ def serve(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set records.time_zone=UTC.")] = None,
 ) -> None:
     """Run the gateway. An empty configuration runs: with no provider key, a fake provider answers."""
+    from gateway import garbage
     from gateway.config import ConfigError, load
 
+    garbage.hold()
     given = {
         "server.listen": listen,
         "server.data_dir": data_dir,

@@ -79,7 +79,8 @@ def _changed(settings: Settings, change: Change) -> Settings:
     clients = {}
     for name, client in settings.clients.items():
         keys = tuple(change(key, ("clients", name, "keys", index)) for index, key in enumerate(client.keys))
-        clients[name] = client.model_copy(update={"keys": keys})
+        same = all(new is old for new, old in zip(keys, client.keys, strict=True))  # mostly, and copies are not cheap
+        clients[name] = client if same else client.model_copy(update={"keys": keys})
     return settings.model_copy(
         update={
             "server": change(settings.server, ("server",)),

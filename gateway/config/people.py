@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,14 +194,14 @@ class ClientSettings(ScopedSettings):
             return {**data, "keys": tuple(data["keys"])}
         return data
 
-    def client(self, id: str, tiers: dict[str, TierSettings]) -> Client:
+    def client(self, id: str, tiers: Mapping[str, Tier]) -> Client:
         """As admission takes it; `tiers` are those of the same settings."""
         from gateway.clients import Client
 
         return Client(
             id,
             id if self.org is None else self.org,
-            tiers[self.tier].tier(self.tier),
+            tiers[self.tier],
             self.scope(),
             self.quota.rules(),
             self.budget.rules(),

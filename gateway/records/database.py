@@ -139,6 +139,9 @@ def migrate(connection: Connection) -> None:
     found = _revision(connection)
     if found == HEAD:
         return  # without importing Alembic, which takes longer than all the rest of opening
+    if not found and _is_empty(connection):
+        _create(connection)
+        return
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -152,6 +155,24 @@ def migrate(connection: Connection) -> None:
         raise RecordsError(
             f"the database is at revision {found}, which this version of Tidegate does not know: a newer one wrote it"
         ) from error
+
+
+def _is_empty(connection: Connection) -> bool:
+    with connection.begin():
+        return connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
+
+
+def _create(connection: Connection) -> None:
+    """What all migrations together would make, without Alembic: a test compares the two."""
+    from gateway.records.schema import metadata
+
+    with connection.begin():
+        metadata.create_all(connection)
+        connection.exec_driver_sql(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+        )
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
 
 
 def _revision(connection: Connection) -> str:

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 
 import gateway.records
 from gateway.periods import Adjustment
@@ -52,8 +52,7 @@ async def test_files_are_for_their_owner_only(records: Any, tmp_path: Path) -> N
 
 
 def test_the_migrations_make_what_the_code_expects(tmp_path: Path) -> None:
-    database = Database(tmp_path / "tidegate.db", safe=False)
-    database.close()
+    migrated(tmp_path / "tidegate.db", "head").dispose()
     engine = create_engine(f"sqlite:///{tmp_path / 'tidegate.db'}")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -63,6 +62,43 @@ def test_the_migrations_make_what_the_code_expects(tmp_path: Path) -> None:
     config = Config()
     config.set_main_option("script_location", MIGRATIONS)
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:
+    migrated(tmp_path / "migrated.db", "head").dispose()
+    Database(tmp_path / "new.db", safe=False).close()
+    assert described(tmp_path / "new.db") == described(tmp_path / "migrated.db")
+
+
+def migrated(path: Path, revision: str) -> Engine:
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", MIGRATIONS)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return engine
+
+
+def described(path: Path) -> dict[str, Any]:
+    """Tables with their kinds, columns and keys, indexes with their columns and conditions, and the revision."""
+    found: dict[str, Any] = {}
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for name, without_rowid, strict in connection.execute("SELECT name, wr, strict FROM pragma_table_list"):
+            if name.startswith("sqlite_"):
+                continue
+            found[name] = without_rowid, strict, sorted(connection.execute(f"PRAGMA table_xinfo('{name}')"))
+            for _, index, *kind in connection.execute(f"PRAGMA index_list('{name}')"):
+                label = index if kind[1] == "c" else f"{name} {kind[1]}"
+                columns = [row[2] for row in connection.execute(f"PRAGMA index_info('{index}')")]
+                found[label] = kind, columns, condition(connection, index)
+        found["revision"] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return found
+
+
+def condition(connection: sqlite3.Connection, index: str) -> str:
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+    return "" if found is None else str(found[0]).partition(" WHERE ")[2]
 
 
 async def test_an_older_database_is_migrated_with_its_rows(open_records: Any, rows: Any, tmp_path: Path) -> None:
