@@ -197,7 +197,10 @@ def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], p
             provider=providers[target.provider],
             model=name,
             upstream_model=target.upstream_model,
-            quote=_quote(prices, providers[target.provider], name, target.upstream_model),
+            # A pattern's target gets its price with its name; until then the price list need not be loaded.
+            quote=prices.quote("http", "", "", "")
+            if "*" in name
+            else _quote(prices, providers[target.provider], name, target.upstream_model),
             default_output_tokens=model.default_output_tokens,
             unbounded_tokens=model.unbounded_tokens,
             enforce_output_cap=model.enforce_output_cap,

@@ -51,6 +51,13 @@ Listed = tuple[list[tuple[int, Rates]], int]
 NEVER_NS = 1 << 63
 
 
+def warm() -> None:
+    """Loads the package, so that the first call that needs it does not wait for that. For a thread."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    get_snapshot()
+
+
 def find(provider_kind: str, provider_name: str, model: str) -> ModelInfo | None:
     """The package's entry: by the provider's name where it is one that the package knows, else by its kind."""
     from genai_prices.data_snapshot import find_provider_by_id, get_snapshot  # 70-100 ms, so not before it is needed

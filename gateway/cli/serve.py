@@ -85,6 +85,7 @@ def run(loaded: Loaded) -> int:
 async def _serve(loaded: Loaded) -> int:
     from gateway import garbage
     from gateway.app import Gateway
+    from gateway.pricelist import warm
 
     gateway = Gateway(loaded)
     listener = _bind(loaded)
@@ -99,6 +100,7 @@ async def _serve(loaded: Loaded) -> int:
             await asyncio.sleep(0.005)
         if server.started:
             banner(gateway, listener.getsockname())
+            gateway.background(asyncio.to_thread(warm))
         await serving
         if watcher is not None:
             watcher.cancel()
