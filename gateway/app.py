@@ -34,6 +34,7 @@ from gateway.rebuild import rebuild
 from gateway.records.keys import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
+from gateway.results import Results
 from gateway.routing.routing import Routing
 from gateway.routing.rules import Rules
 from gateway.scheduler import Scheduler
@@ -57,6 +58,7 @@ class Gateway:
     scheduler: Scheduler
     directory: Directory
     adjustments: Adjustments
+    results: Results
     prices: Prices
     time_zone: str
 
@@ -94,6 +96,8 @@ class Gateway:
         self.directory = Directory(self.records.pepper, self.clock)
         self.records.attach(self.directory)
         self.adjustments = Adjustments(await self.records.adjustments.load())
+        self.results = Results(self.records.results, self.clock, self.metrics)
+        self.records.on_erased = self.results.forget
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
         self.scheduler = Scheduler(self.store, self.clock, self.metrics)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
+#: How much of a body that is passed on unread can be looked at before it is.
+FIRST_BYTES = 65_536
+
+
 class ClientGone(Exception):  # noqa: N818 (not an error of ours)
     """The client left before its request was complete."""
 
@@ -26,7 +30,10 @@ class Inbound:
         self._receive = receive
         self._exchange = exchange
         self._limit = limit
-        self.ended = False
+        self.ended = False  # received to its end, though perhaps not yet passed on
+        self._size = 0
+        self._first = bytearray()
+        self._held: list[bytes] = []  # received ahead of being passed on
         self.length = _length(content_length)
         if self.length is not None and self.length > limit:
             raise self._too_large()
@@ -58,16 +65,32 @@ class Inbound:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """As it comes. Raises TooLarge, ClientGone."""
-        size = 0
-        while not self.ended:
-            message = await self._next()
-            self.ended = not message.get("more_body", False)
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self._limit:
-                raise self._too_large()
+        while self.unread:
+            chunk = self._held.pop(0) if self._held else await self._chunk()
             if chunk:
                 yield chunk
+
+    @property
+    def unread(self) -> bool:
+        """Whether `chunks` has more to give."""
+        return bool(self._held) or not self.ended
+
+    async def first_bytes(self) -> bytes:
+        """The first FIRST_BYTES of the body, or all of it; they are passed on all the same."""
+        while len(self._first) < FIRST_BYTES and not self.ended:
+            self._held.append(await self._chunk())
+        return bytes(self._first)
+
+    async def _chunk(self) -> bytes:
+        message = await self._next()
+        self.ended = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise self._too_large()
+        if len(self._first) < FIRST_BYTES:
+            self._first += chunk[: FIRST_BYTES - len(self._first)]
+        return chunk
 
     async def _next(self) -> MutableMapping[str, Any]:
         message = await self._receive()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.clients import Client, Key, Tier
 from gateway.errors import Dialect, GatewayError, Header
+from gateway.interest import Interest
+from gateway.recording import Recording, Room
 from gateway.state.store import Level, Limit
 from gateway.usage import Estimate, Usage
 
@@ -44,11 +46,12 @@ class Facts:
 
 @dataclass(slots=True)
 class Reply:
-    """An answer made here instead of upstream (a cache hit, a list of models)."""
+    """An answer made here instead of upstream (a cache hit, a list of models). A tuple is a recorded stream: it goes
+    out chunk for chunk."""
 
     status: int
     headers: list[Header]
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | tuple[bytes, ...] | AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,14 @@ class Outcome:
     complete: bool = False
     error: GatewayError | None = None
     target: Target | None = None
-    body: bytes | None = None  # only if tapped, and within the tap's bound
+    chunks: tuple[bytes, ...] | None = None  # of the body as they went out; only if tapped, and within the bounds
     headers: list[Header] = field(default_factory=list)
     attempted: bool = False  # an upstream may have seen it
+
+    @property
+    def body(self) -> bytes | None:
+        """The whole body, where there are chunks."""
+        return None if self.chunks is None else b"".join(self.chunks)
 
 
 class Call:
@@ -125,7 +133,6 @@ class Call:
 
     __slots__ = (
         "_estimate",
-        "_taps",
         "applying",
         "attempts",
         "beat",
@@ -136,10 +143,12 @@ class Call:
         "demo",
         "dialect",
         "facts",
+        "first_bytes",
         "headers",
         "held",
         "hold",
         "id",
+        "interest",
         "json",
         "key",
         "levels",
@@ -158,6 +167,7 @@ class Call:
         "query",
         "queued",
         "raw_headers",
+        "recording",
         "reply",
         "reply_headers",
         "reserved_pusd",
@@ -228,7 +238,9 @@ class Call:
         self.deadline_ns: int | None = None  # monotonic; the client's own, see gateway/deadline.py
         self.concluded = False  # settled and recorded; nothing more will be
         self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
-        self._taps = 0
+        self.recording: Recording | None = None  # of the reply, if somebody tapped it
+        self.interest: Interest | None = None  # others who wait for the same answer
+        self.first_bytes: Callable[[], Awaitable[bytes]] | None = None  # of a body that is passed on unread
         self._estimate: tuple[Target, int | None, int | None, Estimate] | None = None
 
     def need(
@@ -247,14 +259,12 @@ class Call:
         """Ends the descent with an answer made here."""
         self.reply = reply
 
-    def tap(self, max_bytes: int) -> None:
-        """Asks for the reply's body in the Outcome, if it is no longer than this. Without taps nothing is copied."""
-        self._taps = max(self._taps, max_bytes)
-
-    @property
-    def tapped(self) -> int:
-        """Bytes of the reply's body that somebody wants to see afterwards; 0: nobody."""
-        return self._taps
+    def tap(self, max_bytes: int, room: Room | None = None) -> None:
+        """Asks for the reply's chunks in the Outcome, if they are no longer than this together. `room` bounds what all
+        recordings of one reader hold. Without taps nothing is kept."""
+        if self.recording is None:
+            self.recording = Recording()
+        self.recording.widen(max_bytes, room)
 
     def header(self, name: bytes) -> bytes | None:
         """A request header by its lower-case name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.call import Call, Outcome
+from gateway.call import Call, Outcome, Reply
 from gateway.calllog import CallLog
 from gateway.clock import Clock
 from gateway.errors import GatewayError, Header
@@ -45,6 +45,8 @@ class Concluder:
             return
         call.concluded = True
         await call.pipeline.settle(call, outcome)
+        if call.recording is not None:
+            call.recording.drop()
         row = self._row(call, outcome, refused_by)
         if call.client.id:  # strangers are counted and logged, but can't fill the database
             self._write(call, row)
@@ -59,9 +61,14 @@ class Concluder:
         """A refusal of ours, or of upstream before its attempt was concluded."""
         await self.conclude(call, Outcome("refused", error.status, Usage(), error=error), error.policy)
 
-    async def answered(self, call: Call, status: int) -> None:
+    async def answered(self, call: Call, reply: Reply) -> None:
         """Answered here, without upstream."""
-        await self.conclude(call, Outcome("answered", status, Usage(), complete=status < 400))
+        outcome = Outcome("answered", reply.status, Usage(), complete=reply.status < 400, headers=reply.headers)
+        if isinstance(reply.body, bytes):
+            outcome.chunks = (reply.body,)
+        elif isinstance(reply.body, tuple):
+            outcome.chunks = reply.body
+        await self.conclude(call, outcome)
 
     async def measure(self, call: Call) -> None:
         """Reads the caller's limits for an answer that came before any reservation."""

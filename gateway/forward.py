@@ -67,7 +67,6 @@ class Attempt:
     is_encoded: bool = False  # by the provider, though the plain bytes were asked for
     sent_ns: int = 0
     headers: list[Header] = field(default_factory=list)  # of the reply, those that may go down
-    tapped: list[bytes] = field(default_factory=list)
 
 
 class Spoilt(Exception):  # noqa: N818 — what an attempt is, not an error that anybody is told
@@ -421,7 +420,9 @@ class Forwarder:
             body = await outgoing.rewrite(body)
         good = status < 400 and verdict == "ok"
         code = "" if good else f"upstream_{status}" if status >= 400 else f"reply_{verdict}"
-        await self._end(call, attempt, "served" if good else "failed", usage, good=good, code=code, body=body)
+        if call.recording is not None:
+            call.recording.keep(body)
+        await self._end(call, attempt, "served" if good else "failed", usage, good=good, code=code)
         headers = self._decorate(call, attempt.headers)
         if call.method != "HEAD" and status not in (204, 304):
             headers = [header for header in headers if header[0] != b"content-length"]
@@ -441,7 +442,7 @@ class Forwarder:
         if attempt.is_stream:  # events may be hidden from it or added to it
             headers = [header for header in headers if header[0] != b"content-length"]
         feed, read, send = meter.feed, response.read, down.chunk
-        keep = attempt.tapped.append if call.tapped else None
+        keep = None if call.recording is None else call.recording.keep
         await down.start(response.status, headers)
         chunk = first or await read()
         while chunk:
@@ -458,8 +459,9 @@ class Forwarder:
             attempt.plan.failed(attempt.choice, FAULTS[attempt.target.provider.kind.name]["cut_body"])
             tail += stream_event(error, call.dialect, call.id)
         code = "" if good else f"upstream_{response.status}" if response.status >= 400 else f"stream_{verdict}"
-        body = b"".join([*attempt.tapped, tail]) if keep is not None else None
-        await self._end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code, body=body)
+        if keep is not None:
+            keep(tail)
+        await self._end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code)
         if error is None or not attempt.is_encoded:  # no event can be added to an encoded stream: it ends visibly cut
             await down.end(tail)
 
@@ -489,7 +491,6 @@ class Forwarder:
         *,
         good: bool = False,
         code: str = "",
-        body: bytes | None = None,
     ) -> None:
         """Prices and closes the attempt, and concludes the call with it."""
         row = attempt.row
@@ -510,7 +511,7 @@ class Forwarder:
             good,
             error,
             attempt.target,
-            body if body is not None and len(body) <= call.tapped else None,
+            None if call.recording is None else call.recording.chunks,
             attempt.headers,
             attempted=True,
         )

@@ -1,20 +1,23 @@
-"""Notices that the client of a call left, and cancels the call's task."""
+"""Notices that the client of a call left, and cancels the call's task unless others want its answer too."""
 
 from __future__ import annotations
 
 import asyncio
 
 from gateway.arrival import Arrival
+from gateway.call import Call
 
 
 class Leaving:
     """Uses our protocol's hook where it is there; under another server a task watches for the disconnect."""
 
-    __slots__ = ("_arrival", "_done", "_watcher", "gone")
+    __slots__ = ("_arrival", "_call", "_done", "_left_already", "_watcher", "gone")
 
-    def __init__(self, arrival: Arrival) -> None:
-        self.gone = False
+    def __init__(self, arrival: Arrival, call: Call) -> None:
+        self.gone = False  # and cancelled for it
         self._arrival = arrival
+        self._call = call
+        self._left_already = False
         self._done = False
         self._watcher: asyncio.Task[None] | None = None
         if arrival.exchange is not None:
@@ -39,7 +42,16 @@ class Leaving:
         self._left()
 
     def _left(self) -> None:
-        if self._done or self.gone or self._arrival.task is None:
+        if self._done or self._left_already:
+            return
+        self._left_already = True
+        if self._call.interest is None:
+            self._cancel()
+        else:
+            self._call.interest.caller_leaves(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._done or self._arrival.task is None:
             return
         self.gone = True
         self._arrival.task.cancel()

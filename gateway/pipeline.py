@@ -441,4 +441,4 @@ def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
         reasoning_tokens=row.reasoning_tokens,
         units=row.units or {},
     )
-    return replace(outcome, kind="failed", status=row.status, usage=usage, cost_pusd=row.cost_pusd, body=None)
+    return replace(outcome, kind="failed", status=row.status, usage=usage, cost_pusd=row.cost_pusd, chunks=None)

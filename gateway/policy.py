@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.events import Events
     from gateway.metrics import Metrics
     from gateway.prices import Prices
+    from gateway.results import Results
     from gateway.scheduler import Scheduler
     from gateway.state.store import Limit, Store
 
@@ -32,6 +33,7 @@ class Gate(Protocol):
     metrics: Metrics
     events: Events
     directory: Directory
+    results: Results
     time_zone: str
 
 

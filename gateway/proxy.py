@@ -35,10 +35,11 @@ from gateway.jsonbody import parse
 from gateway.leaving import Leaving
 from gateway.live import Live
 from gateway.models import ModelsPage
-from gateway.multipart import Peeked, boundary_of, peek
+from gateway.multipart import Peeked, boundary_of, peek, without_boundary
 from gateway.objects import ObjectWall
 from gateway.providers.base import Provider
 from gateway.providers.faults import IDEMPOTENT
+from gateway.results import id_of
 from gateway.routes import UNKNOWN, Match, Router
 from gateway.routing.routing import Routing
 from gateway.server.bodies import decode
@@ -90,7 +91,7 @@ class Proxy:
         live = self._live()
         live.enter()
         call = self._call(arrival, live)
-        leaving = Leaving(arrival)
+        leaving = Leaving(arrival, call)
         try:
             await self._serve(call, arrival, live, leaving, down)
         except GatewayError as error:
@@ -209,6 +210,7 @@ class Proxy:
         call.facts = Facts(prompt_bytes=0, unbounded=match.route.model)
         if not inbound.ended and match.route.dialect == "plain" and _is_kept(call, inbound):
             call.body = await inbound.whole()
+        call.first_bytes = partial(_first_bytes, call, inbound, call.headers.get(b"content-type", b""))
         if inbound.ended or not match.route.model or not content_type.startswith(b"multipart/form-data"):
             return None
         peeked = await peek(inbound.chunks(), boundary_of(call.headers[b"content-type"]))
@@ -219,15 +221,16 @@ class Proxy:
 
     def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None) -> Outgoing:
         target = call.targets[0]
+        raw = _with_own_key(call) if b"idempotency-key" in call.headers else call.raw_headers
 
         def headers(provider: Provider) -> list[Header]:
             rules = provider.request_rules
             origin = Origin(call.peer.encode(), b"http", live.trusted(call.peer))
             identity = () if rules.kind != "http" else _identity(call)
-            return request_headers(call.raw_headers, rules, origin, identity)
+            return request_headers(raw, rules, origin, identity)
 
         outgoing = Outgoing(headers)
-        if peeked is not None or not inbound.ended:
+        if peeked is not None or inbound.unread:
             if peeked is not None and target.upstream_model != call.facts.model:
                 peeked.set_model(target.upstream_model)
             outgoing.chunks = inbound.chunks() if peeked is None else peeked.chunks()
@@ -239,15 +242,19 @@ class Proxy:
 
     async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
         """An answer made here."""
-        await self._concluder.answered(call, reply.status)
+        await self._concluder.answered(call, reply)
         headers = self._concluder.decorate(call, reply.headers)
         if isinstance(reply.body, bytes):
             headers.append((b"content-length", b"%d" % len(reply.body)))
             await down.whole(reply.status, headers, b"" if call.method == "HEAD" else reply.body)
             return
         await down.start(reply.status, headers)
-        async for chunk in reply.body:
-            await down.chunk(chunk)
+        if isinstance(reply.body, tuple):
+            for chunk in reply.body:
+                await down.chunk(chunk)
+        else:
+            async for chunk in reply.body:
+                await down.chunk(chunk)
         await down.end()
 
     async def _refuse(self, call: Call, error: GatewayError, down: Downstream) -> None:
@@ -277,6 +284,18 @@ def _check_size(call: Call, length: int | None) -> None:
     size = len(call.body) if call.body is not None else length or 0
     if provider.body_limit and size > provider.body_limit:
         raise TooLarge(f"'{provider.name}' takes request bodies up to {provider.body_limit:,} bytes (its body_limit).")
+
+
+async def _first_bytes(call: Call, inbound: Inbound, content_type: bytes) -> bytes:
+    """What two sendings of the same body have in common, of a body that is not read."""
+    body = call.body if call.body is not None else await inbound.first_bytes()
+    return without_boundary(body, content_type)
+
+
+def _with_own_key(call: Call) -> list[Header]:
+    """The call's headers with an idempotency key that is this client's alone: upstream all share one credential."""
+    key = id_of(call.client.org, call.client.id, call.headers[b"idempotency-key"]).encode()
+    return [(name, key if name == b"idempotency-key" else value) for name, value in call.raw_headers]
 
 
 def _identity(call: Call) -> tuple[Header, ...]:

@@ -119,6 +119,10 @@ class Server:
         found: list[dict[str, Any]] = self.tidegate("usage", "--calls", "--json", "--config", str(self.config))
         return found
 
+    def again(self) -> Server:
+        """Another process with the same configuration and data, once this one has ended."""
+        return start_gateway(self.folder, self.config.read_text())
+
     def stop(self, grace: float = 15) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -193,6 +197,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture(scope="module")
 def start_module() -> Iterator[Callable[..., Server]]:
     """As `start`, for gateways that a whole module shares; takes the folder too."""
+    servers: list[Server] = []
+
+    def begin(folder: Path, config: str = "", **more: Any) -> Server:
+        servers.append(start_gateway(folder, config, **more))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
+        assert not re.search(r"Traceback|ERROR", server.output), server.output
+
+
+@pytest.fixture(scope="session")
+def start_session() -> Iterator[Callable[..., Server]]:
+    """As `start_module`, for gateways that last to the end."""
     servers: list[Server] = []
 
     def begin(folder: Path, config: str = "", **more: Any) -> Server:

@@ -12,7 +12,7 @@ from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, Ti
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
 
-DEFAULT_POLICIES = ("identity", "access", "quota", "offpeak", "budget", "queue")
+DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "offpeak", "budget", "queue")
 
 
 def _with_builtin_tiers(value: Any) -> Any:

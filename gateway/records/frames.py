@@ -14,6 +14,7 @@ SETTLEMENT = 2  # (AttemptRow, CallRow | None)
 CALL = 3  # CallRow of a call that ended without a further attempt
 OBJECT = 4  # ObjectRow
 OBJECT_GONE = 5  # id and org of an object deleted at its provider
+RESULT = 6  # ResultRow
 
 PAGE = 4096  # the file header's; segments follow
 SEGMENT_HEAD = 64

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, InterfaceError, ProgrammingError
 
 from gateway.records import retention, schema
-from gateway.records.frames import CALL, INTENT, OBJECT, OBJECT_GONE, SETTLEMENT, Frame
+from gateway.records.frames import CALL, INTENT, OBJECT, OBJECT_GONE, RESULT, SETTLEMENT, Frame
 from gateway.records.rollups import Changes, Rollups
-from gateway.records.rows import AttemptRow, CallRow, ObjectRow
+from gateway.records.rows import AttemptRow, CallRow, ObjectRow, ResultRow
 from gateway.records.statements import Bulk
 
 _UNITS = AttemptRow.__struct_fields__.index("units")
@@ -42,6 +42,7 @@ class Group:
     late: list[AttemptRow] = field(default_factory=list)  # settlements of rows that the database has as open
     calls: list[CallRow] = field(default_factory=list)
     objects: dict[str, ObjectRow | None] = field(default_factory=dict)  # None: gone
+    results: dict[str, ResultRow] = field(default_factory=dict)
     unreadable: list[Frame] = field(default_factory=list)
 
 
@@ -61,12 +62,14 @@ class Posting:
         self._attempts = Bulk(schema.attempts)
         self._calls = Bulk(schema.calls)
         self._objects = Bulk(schema.objects, keep=True)
+        self._results = Bulk(schema.results, replace=True)
         self._state = Bulk(schema.ledger_state, replace=True)
         self._named = msgspec.msgpack.Decoder(_Named).decode
         self._intent = msgspec.msgpack.Decoder(AttemptRow).decode
         self._settlement = msgspec.msgpack.Decoder(tuple[AttemptRow, CallRow | None]).decode
         self._call = msgspec.msgpack.Decoder(CallRow).decode
         self._object = msgspec.msgpack.Decoder(ObjectRow).decode
+        self._result = msgspec.msgpack.Decoder(ResultRow).decode
 
     # -- reading
 
@@ -101,6 +104,9 @@ class Posting:
                 group.objects[made.id] = made
         elif found.kind == OBJECT_GONE:
             group.objects[found.payload.decode()] = None
+        elif found.kind == RESULT:
+            result = self._result(found.payload)
+            group.results[result.id] = result
         else:
             group.unreadable.append(found)
 
@@ -189,6 +195,7 @@ class Posting:
         self._rollups.write(connection, changes)
         made = [msgspec.structs.astuple(row) for row in group.objects.values() if row is not None]
         self._objects.run(connection, made)
+        self._results.run(connection, [msgspec.structs.astuple(row) for row in group.results.values()])
         for id, row in group.objects.items():
             if row is None:
                 connection.execute(delete(schema.objects).where(schema.objects.c.id == id))

@@ -34,6 +34,7 @@ def erase(connection: Connection, org: str) -> int:
     numbers = select(schema.dimensions.c.id).where(schema.dimensions.c.org == org).scalar_subquery()
     connection.execute(delete(schema.usage).where(schema.usage.c.dimension.in_(numbers)))
     connection.execute(delete(schema.dimensions).where(schema.dimensions.c.org == org))
-    connection.execute(delete(schema.objects).where(schema.objects.c.org == org))
+    for kept in (schema.objects, schema.results):
+        connection.execute(delete(kept).where(kept.c.org == org))
     tables = (schema.calls, schema.attempts)
     return sum(connection.execute(delete(table).where(table.c.org == org)).rowcount for table in tables)

@@ -90,3 +90,15 @@ class ObjectRow(msgspec.Struct, array_like=True, frozen=True):
     provider: str
     kind: str
     created_wall_ns: int
+
+
+class ResultRow(msgspec.Struct, array_like=True, frozen=True):
+    """The first result of an idempotency key. `answer` is msgpack, None where it was too long to be kept."""
+
+    id: str  # made from org, client and key
+    org: str
+    call: str  # id of the call that executed
+    expires_wall_ns: int
+    fingerprint: bytes  # of path, query and body
+    status: int
+    answer: bytes | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
 from gateway.records.adjustments import adjustments_table
-from gateway.records.rows import AttemptRow, CallRow, ObjectRow
+from gateway.records.rows import AttemptRow, CallRow, ObjectRow, ResultRow
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +56,8 @@ def _column(name: str, hint: Any, **more: Any) -> Column[Any]:
         return Column(name, Boolean(create_constraint=False), nullable=False, **more)
     if hint is int:
         return Column(name, BigInteger, nullable=False, **more)
+    if hint in (bytes, bytes | None):
+        return Column(name, LargeBinary, nullable=hint is not bytes, **more)
     if hint is str:
         return Column(name, Text, nullable=False, **more)
     return Column(name, Text, nullable=True, **more)  # a mapping, as JSON
@@ -77,6 +79,9 @@ Index("ix_calls_client_id", calls.c.client, calls.c.id)
 
 objects = Table("objects", metadata, *_columns(ObjectRow, "id"), sqlite_with_rowid=False)
 Index("ix_objects_org", objects.c.org)
+
+results = Table("results", metadata, *_columns(ResultRow, "id"))
+Index("ix_results_expires_wall_ns", results.c.expires_wall_ns)
 
 dimensions = Table(
     "dimensions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from gateway.records.pepper import load_pepper
 from gateway.records.posting import Posting
 from gateway.records.queries import Queries
 from gateway.records.recovery import Recovered, open_journal
+from gateway.records.results import ResultRows
+from gateway.records.results import purge as purge_results
 from gateway.records.rollups import Rollups
 from gateway.records.writer import Writer
 
@@ -46,6 +49,7 @@ class Records:
 
     ledger: Ledger
     objects: Objects
+    results: ResultRows
     keys: Keys
     queries: Queries
     adjustments: AdjustmentRows
@@ -73,6 +77,8 @@ class Records:
         self._durable = Durable(self._journal) if options.durability == "power" else None
         self.ledger = Ledger(self._journal, self._writer, posting, self.queries, self._durable)
         self.objects = Objects(self._journal, self._writer, self.queries, clock)
+        self.results = ResultRows(self._journal, self._writer, self.queries, clock)
+        self.on_erased: Callable[[str], None] = _nothing  # called with an org whose rows are gone
         self.keys = Keys(self._writer, self.queries, self.pepper, clock, data_dir)
         self.adjustments = AdjustmentRows(schema.adjustments, self._writer, self.queries)
         self._purging: asyncio.Task[None] | None = None
@@ -113,8 +119,7 @@ class Records:
         self._journal.on_released = released
         self._writer.on_trouble = trouble
         self._writer.start()
-        if self._options.retention_days:
-            self._purging = asyncio.create_task(self._purge())
+        self._purging = asyncio.create_task(self._purge())
         if any(astuple(self.recovered)):
             structlog.get_logger().warning(
                 "the journal held records of a run that did not end well", **asdict(self.recovered)
@@ -134,7 +139,9 @@ class Records:
             pause_s = _BETWEEN_BATCHES_S if more else _PURGE_EVERY_S
 
     def _purge_some(self, connection: Connection) -> bool:
-        return retention.purge(connection, self._clock.wall_ns(), self._options.retention_days)
+        wall_ns, days = self._clock.wall_ns(), self._options.retention_days
+        more = purge_results(connection, wall_ns)
+        return (days > 0 and retention.purge(connection, wall_ns, days)) or more
 
     def attach(self, directory: Directory) -> None:
         """Keys made, rotated or revoked from now on change this directory too."""
@@ -145,6 +152,7 @@ class Records:
         keys stay, and what it calls from now on is recorded again."""
         gone = await self.ledger.erase(org)
         self.objects.forget(org)
+        self.on_erased(org)
         return gone
 
     def verbs(self) -> dict[str, Verb]:
@@ -157,6 +165,7 @@ class Records:
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.wait([self._purging])
+        await self.results.aclose()
         self._journal.catch_up()
         await self._writer.aclose(_CLOSE_PATIENCE_S)
         if self._durable is not None:
@@ -165,6 +174,10 @@ class Records:
         await asyncio.to_thread(self._database.close)
         self._journal.close()
         self._lock.release()
+
+
+def _nothing(_org: str) -> None:
+    return
 
 
 def _database(path: Path, options: Options) -> Database:
