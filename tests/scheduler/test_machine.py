@@ -74,6 +74,11 @@ class QueueMachine(RuleBasedStateMachine):
         """Until all that can happen has happened; then takes down what did."""
         self.scheduler.wake()
         self.do(self._calm())
+        while any(asked.task.done() for asked in self.waiting.values()):
+            self.take_down()
+            self.do(self._calm())
+
+    def take_down(self) -> None:
         for name, asked in list(self.waiting.items()):
             if not asked.task.done():
                 continue

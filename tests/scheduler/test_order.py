@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.state.store import Slots
@@ -206,3 +207,24 @@ async def test_each_tenth_request_of_the_hour_costs_a_client_a_point(queue: Any,
     assert queue.scheduler.position("calm").priority == 40
     await queue.later(3600)
     assert queue.scheduler.position("busy").priority >= 40, "a new hour has begun"
+
+
+async def test_a_part_of_ones_own_stays_open(queue: Any, bucket: Any) -> None:
+    """Who has a part of a pool for itself is not kept from it by those who wait for the rest."""
+    pool = bucket("pool", 1000, 10)
+    own = replace(bucket("own", 100, 10), group="pool")
+    view = replace(pool, key="view", group="pool", own=own)
+    await queue.take(pool, 950)
+    other = queue.wait([(pool, 500)], client="other")
+    await queue.calm()
+    owner = queue.wait([(view, 80)], client="owner", tokens=10_000)
+    await queue.calm()
+    assert not other.is_granted
+    assert owner.is_granted
+    assert owner.task.result().held[0][1] is own
+    again = queue.wait([(view, 80)], client="owner", tokens=10_000)
+    await queue.calm()
+    assert not again.is_granted
+    await queue.later(6.1)
+    assert again.is_granted, "its own part is there again, the rest is not"
+    assert not other.is_granted

@@ -1,0 +1,45 @@
+"""Ten thousand calls that wait."""
+
+from __future__ import annotations
+
+import tracemalloc
+from time import process_time
+from typing import Any
+
+from gateway.scheduler import Queued
+
+
+async def test_10_000_waiting_calls_are_small_and_quick(queue: Any, slots: Any) -> None:
+    queue.configure(max_waiting=20_000, max_waiting_per_client=20_000)
+    limit = slots("a")
+    await queue.take(limit)
+    waiters = [queue.waiter([(limit, 1)], client=f"c{n % 500}", longest_s=3600) for n in range(10_000)]
+    told = [Queued("immediate", 0, 0) for _ in waiters]
+    tracemalloc.start()
+    entries = [queue.scheduler.enter(*pair) for pair in zip(waiters, told, strict=True)]
+    await queue.calm()
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 10_000_000, "bytes of the queue's own"
+
+    async def grants(number: int) -> float:
+        began = process_time()
+        for _ in range(number):
+            holds = list(queue.store._holds)
+            await queue.store.release(holds[0])
+            await queue.calm()
+        return process_time() - began
+
+    many = await grants(200)
+    for entry in entries[:9500]:
+        if not entry.done:
+            entry.future.cancel()
+            queue.scheduler.leave(entry)
+    await queue.calm()
+    few = await grants(200)
+    assert many < few * 4, "a grant among 10,000 costs about what one among 500 does"
+    for entry in entries:
+        if not entry.done:
+            entry.future.cancel()
+            queue.scheduler.leave(entry)
+    await queue.calm()
