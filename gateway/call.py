@@ -42,6 +42,9 @@ class Facts:
     unbounded: bool = False  # hosted tools, previous_response_id, audio: no worst case can be computed
     units: dict[str, int] = field(default_factory=dict)  # known before sending: images by size, characters, inputs
     object_ids: tuple[str, ...] = ()  # provider objects the body names; must belong to the caller's org
+    is_routed: bool = False  # the body of a path that we know nothing about names a model, which has to be routable
+    more_models: tuple[str, ...] = ()  # that it names besides, further inside
+    form: dict[str, str] | None = None  # fields of a multipart body, as they come
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ Body shapes: ../docs/errors.md; sources: the providers' own API references.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import orjson
 
@@ -231,7 +231,22 @@ def render(error: GatewayError, dialect: Dialect, request_id: str) -> tuple[int,
     return error.status, headers, orjson.dumps(body_of(error, dialect, request_id))
 
 
-def body_of(error: GatewayError, dialect: Dialect, request_id: str) -> dict[str, object]:
+class Worded(Protocol):
+    """What the words of an error are made from."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def param(self) -> str | None: ...
+
+
+def body_of(error: Worded, dialect: Dialect, request_id: str) -> dict[str, object]:
     """The error's body in one dialect, as a mapping."""
     if dialect == "openai":
         shape = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}

@@ -38,6 +38,13 @@ WHOLE_BYTES = 1_048_576
 
 #: Target, headers, and what the client made of them beforehand.
 Prepared = tuple[bytes, list[Header], bytes]
+
+#: A list that has to be filtered is read up to this size, and refused above.
+LIST_BYTES = 33_554_432
+
+#: Bodies without names in them: no lists, and read by nobody on paths that we know nothing about.
+MEDIA = (b"application/octet-stream", b"application/pdf", b"application/zip", b"audio/", b"image/", b"video/")
+
 Conclude = Callable[[Call, Outcome], Awaitable[None]]
 Decorate = Callable[[Call, list[Header]], list[Header]]
 
@@ -49,7 +56,8 @@ class Outgoing:
     headers: Callable[[Provider], list[Header]]  # those of the client that may go up to that provider
     chunks: AsyncIterator[bytes] | None = None  # an unbuffered body: one attempt only
     content_length: int | None = None
-    rewrite: Callable[[bytes], Awaitable[bytes]] | None = None  # of a whole JSON reply (lists of objects)
+    aim: Callable[[Target], int | None] | None = None  # such a body at the target it goes to; gives its length
+    rewrite: Callable[[bytes], Awaitable[bytes]] | None = None  # of a list of objects
 
 
 @dataclass(slots=True)
@@ -229,7 +237,7 @@ class Forwarder:
         fault = of_status(attempt.target.provider.kind.name, response.status)
         body = b""
         if attempt.is_whole:
-            body, attempt.is_whole = await self._read(attempt, response)
+            body, attempt.is_whole = await self._read(attempt, response, WHOLE_BYTES)
             if response.status == 429 and b'"insufficient_quota"' in body:
                 fault = FAULTS[attempt.target.provider.kind.name].get("quota", fault)
         following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, fault, response.headers))
@@ -317,6 +325,8 @@ class Forwarder:
         provider = attempt.target.provider
         kind = provider.kind
         body: bytes | AsyncIterator[bytes] | None = outgoing.chunks
+        if outgoing.aim is not None:
+            outgoing.content_length = outgoing.aim(attempt.target)
         if body is None and call.body is not None:
             body = kind.body_for(call, attempt.target)
         sender: Provider | Credential = attempt.choice.credential or provider
@@ -351,9 +361,14 @@ class Forwarder:
     ) -> None:
         """From the reply's head on."""
         try:
-            if attempt.is_whole and response.status < 400:
-                held, attempt.is_whole = await self._read(attempt, response)
-            if attempt.is_whole or b"html" in value_of(response.headers, b"content-type"):
+            content_type = value_of(response.headers, b"content-type")
+            is_list = outgoing.rewrite is not None and response.status < 400
+            is_list = is_list and not attempt.is_stream and not content_type.startswith(MEDIA)
+            if is_list or (attempt.is_whole and response.status < 400):
+                held, attempt.is_whole = await self._read(attempt, response, LIST_BYTES if is_list else WHOLE_BYTES)
+            if is_list and not attempt.is_whole:
+                raise BadUpstream(f"Provider '{attempt.target.provider.name}' gave a list that is too long to check.")
+            if attempt.is_whole or b"html" in content_type:
                 await self._whole(call, attempt, response, held, outgoing, down)
             else:
                 await self._pump(call, attempt, response, down, held)
@@ -375,14 +390,14 @@ class Forwarder:
         if kind == "http":
             request.headers += told(self._wall_ns() + left_ns, left_ns)
 
-    async def _read(self, attempt: Attempt, response: UpstreamResponse) -> tuple[bytes, bool]:
-        """The reply's body up to WHOLE_BYTES, and whether that is all of it."""
+    async def _read(self, attempt: Attempt, response: UpstreamResponse, most: int) -> tuple[bytes, bool]:
+        """The reply's body up to `most` bytes, and whether that is all of it."""
         body = await response.read()
         if not body or len(body) == response.content_length:
             return body, True
         parts, size = [body], len(body)
         try:
-            while size <= WHOLE_BYTES:
+            while size <= most:
                 chunk = await response.read()
                 if not chunk:
                     return b"".join(parts), True

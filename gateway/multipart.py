@@ -1,27 +1,162 @@
-"""The fields in front of the file in a multipart body that is otherwise passed through unread (TERMS 14)."""
+"""multipart/form-data read strictly as it passes: in the one way that no parser upstream reads differently.
+
+What other parsers repair or ignore (folded headers, text before the first part or behind the last, encoded parts, names
+in more than one spelling) is refused: a field that we do not see could name another model than the one decided on.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from gateway.errors import BadRequest
 
-#: How far we look for the model before the body has to be on its way.
-PEEK_BYTES = 65_536
+#: Headers of one part, and a part that is no file, in bytes; parts of one body.
+MOST_HEADERS = 8_192
+MOST_FIELD = 1_048_576
+MOST_PARTS = 1_000
 
-_NAME = re.compile(rb'(?i)content-disposition:[^\r\n]*?[ ;]name="?([^"\r\n;]*)"?')
-_FILENAME = re.compile(rb"(?i)content-disposition:[^\r\n]*filename")
-_SECOND_MODEL = re.compile(rb'(?i)content-disposition:[^\r\n]*[ ;]name="?model"?[\r\n;]')
-_CARRY = 256
+_TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_PARAMETERS = rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb'=(?:"(?:[^"\\\r\n]|\\.)*"|[^\s;"]+))*'
+_CONTENT_TYPE = re.compile(rb"(?i)multipart/form-data(" + _PARAMETERS + rb")[ \t;]*")
+_DISPOSITION = re.compile(rb"(?i)form-data(" + _PARAMETERS + rb")[ \t;]*")
+_PARAMETER = re.compile(rb";[ \t]*(" + _TOKEN + rb')=(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]+))')
+_BOUNDARY = re.compile(rb"[A-Za-z0-9'()+_,./:=?-]{1,70}")
+_HEADER = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\x00]*)")
+_PLAIN_ENCODINGS = (b"7bit", b"8bit", b"binary")
+
+
+@dataclass(slots=True)
+class Field:
+    """A part that is no file, whole: `value` is its bytes as they came; `late`: behind a file."""
+
+    name: str
+    value: bytes
+    late: bool
 
 
 def boundary_of(content_type: bytes) -> bytes:
     """The boundary named by a multipart content type. Raises BadRequest."""
-    match = re.search(rb'(?i)boundary="?([^";,\s]{1,70})"?', content_type)
+    match = _CONTENT_TYPE.fullmatch(content_type.strip())
+    found = [value for name, value in _parameters(match[1]) if name == b"boundary"] if match is not None else []
+    if len(found) != 1 or _BOUNDARY.fullmatch(found[0]) is None:
+        raise BadRequest("The multipart content-type has no usable boundary; let your HTTP library set the header.")
+    return found[0]
+
+
+class Parser:
+    """Cuts a body into what may go on at once and whole fields. Together they are the body, byte for byte."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        self._pending = b"\r\n"  # so that the first delimiter looks like the others
+        self._at = 0  # up to where `_pending` was given out
+        self._invented = 2  # bytes of it that did not come
+        self._read = self._begin
+        self._name = ""
+        self._parts = 0
+        self.has_file = False
+        self.ended = False
+
+    def feed(self, chunk: bytes) -> list[bytes | Field]:
+        """What of the body is known to be complete now. Raises BadRequest."""
+        self._pending += chunk
+        out: list[bytes | Field] = []
+        while (piece := self._read()) is not None:
+            if self._invented and isinstance(piece, bytes) and piece:
+                piece, self._invented = piece[self._invented :], 0
+            if piece:
+                out.append(piece)
+        self._pending, self._at = self._pending[self._at :], 0
+        return out
+
+    def finish(self) -> None:
+        """The body ended here. Raises BadRequest if the form did not."""
+        if not self.ended:
+            raise _refusal("it ends in the middle")
+
+    def _take(self, end: int) -> bytes:
+        taken, self._at = self._pending[self._at : end], end
+        return taken
+
+    def _begin(self) -> bytes | Field | None:
+        """The delimiter in front of a part, and what follows it on its line."""
+        if self._invented and self._pending.startswith(b"\r\n\r\n--"):  # an empty line before the first is allowed
+            self._at, self._invented = 2, 0
+        end = self._at + len(self._delimiter) + 2
+        if len(self._pending) < end:
+            return None
+        if not self._pending.startswith(self._delimiter, self._at):
+            raise _refusal("it does not begin with its boundary")
+        mark = self._pending[end - 2 : end]
+        if mark == b"--":
+            self.ended, self._read = True, self._epilogue
+        elif mark == b"\r\n":
+            self._read = self._headers
+        else:
+            raise _refusal("its boundary is followed by something else on the same line")
+        return self._take(end)
+
+    def _headers(self) -> bytes | Field | None:
+        end = self._pending.find(b"\r\n\r\n", self._at)
+        if (len(self._pending) if end < 0 else end) - self._at > MOST_HEADERS:
+            raise _refusal(f"a part's headers are longer than {MOST_HEADERS:,} bytes")
+        if end < 0:
+            return None
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise _refusal(f"it has more than {MOST_PARTS:,} parts")
+        self._name, is_file = _disposition(self._pending[self._at : end])
+        self.has_file = self.has_file or is_file
+        self._read = self._file if is_file else self._field
+        return self._take(end + 4)
+
+    def _field(self) -> bytes | Field | None:
+        end = self._pending.find(self._delimiter, self._at)
+        if (len(self._pending) if end < 0 else end) - self._at > MOST_FIELD:
+            raise _refusal(f"the field '{self._name[:40]}' is longer than {MOST_FIELD:,} bytes and no file")
+        if end < 0:
+            return None
+        self._read = self._begin
+        return Field(self._name, self._take(end), self.has_file)
+
+    def _file(self) -> bytes | Field | None:
+        end = self._pending.find(self._delimiter, self._at)
+        if end >= 0:
+            self._read = self._begin
+            return self._take(end)
+        ready = len(self._pending) - len(self._delimiter) + 1
+        return self._take(ready) if ready > self._at else None
+
+    def _epilogue(self) -> bytes | Field | None:
+        if self._pending[self._at :].strip(b"\r\n"):
+            raise _refusal("there is something behind its end")
+        return self._take(len(self._pending)) or None
+
+
+def _disposition(raw: bytes) -> tuple[str, bool]:
+    """A part's name, and whether it is a file."""
+    headers = [_HEADER.fullmatch(line) for line in raw.split(b"\r\n")]
+    known = [(found[1].lower(), found[2].strip()) for found in headers if found is not None]
+    given = [value for name, value in known if name == b"content-disposition"]
+    match = _DISPOSITION.fullmatch(given[0]) if len(given) == 1 and len(known) == len(headers) else None
     if match is None:
-        raise BadRequest("The multipart content-type has no boundary; let your HTTP library set the header.")
-    return match[1]
+        raise _refusal("a part has no plain content-disposition: form-data; name=...")
+    parameters = _parameters(match[1])
+    names = [value for name, value in parameters if name.rstrip(b"*") == b"name"]
+    if len(names) != 1 or b"\\" in names[0] or b"name*" in dict(parameters):
+        raise _refusal("a part has not exactly one plain name")
+    name = names[0].decode("utf-8", "replace")
+    is_file = any(parameter.startswith(b"filename") for parameter, _ in parameters)
+    encoded = any(name == b"content-transfer-encoding" and v.lower() not in _PLAIN_ENCODINGS for name, v in known)
+    if encoded or (is_file and is_model(name)):
+        raise _refusal(f"the part '{name[:40]}' is encoded, or a file where a field belongs")
+    return name, is_file
+
+
+def is_model(name: str) -> bool:
+    """Whether a field of that name says which model is called, for whoever reads names loosely, too."""
+    return name.strip().lower() == "model"
 
 
 def without_boundary(body: bytes, content_type: bytes) -> bytes:
@@ -30,67 +165,9 @@ def without_boundary(body: bytes, content_type: bytes) -> bytes:
     return body if match is None else body.replace(match[1], b"")
 
 
-class Peeked:
-    """The fields that came before the first file, and the whole body again as an iterator."""
-
-    def __init__(self, head: bytes, rest: AsyncIterator[bytes], fields: dict[str, str], span: tuple[int, int]) -> None:
-        self._head = head
-        self._rest = rest
-        self.fields = fields
-        self._model_span = span
-        self.grown = 0  # bytes by which the body became longer
-
-    def set_model(self, name: str) -> None:
-        """Sends another model's name than the client did."""
-        begin, end = self._model_span
-        if end == 0:
-            return
-        value = name.encode()
-        self.grown = len(value) - (end - begin)
-        self._head = self._head[:begin] + value + self._head[end:]
-        self._model_span = (begin, begin + len(value))
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body. A second model field behind the file is refused: it was not what was decided on."""
-        yield self._head
-        carry = self._head[self._model_span[1] :][-_CARRY:]
-        async for chunk in self._rest:
-            window = carry + chunk
-            if _SECOND_MODEL.search(window):
-                raise BadRequest(
-                    "The multipart body has a model field behind its file. Put it before the file, once.", param="model"
-                )
-            carry = window[-_CARRY:]
-            yield chunk
+def _parameters(raw: bytes) -> list[tuple[bytes, bytes]]:
+    return [(found[1].lower(), found[2] if found[3] is None else found[3]) for found in _PARAMETER.finditer(raw)]
 
 
-async def peek(chunks: AsyncIterator[bytes], boundary: bytes) -> Peeked:
-    """Reads until the first file part, the end, or PEEK_BYTES."""
-    head = bytearray()
-    async for chunk in chunks:
-        head += chunk
-        if len(head) >= PEEK_BYTES or _FILENAME.search(head):
-            break
-    fields, span = _fields(bytes(head), boundary)
-    return Peeked(bytes(head), chunks, fields, span)
-
-
-def _fields(head: bytes, boundary: bytes) -> tuple[dict[str, str], tuple[int, int]]:
-    delimiter = b"--" + boundary
-    fields: dict[str, str] = {}
-    span = (0, 0)
-    position = head.find(delimiter)
-    while position >= 0:
-        begin = head.find(b"\r\n\r\n", position)
-        end = head.find(b"\r\n" + delimiter, begin)
-        name = _NAME.search(head, position, begin if begin >= 0 else len(head))
-        if begin < 0 or end < 0 or name is None or _FILENAME.search(head, position, begin):
-            break
-        key = name[1].decode("utf-8", "replace")
-        if key == "model":
-            if span != (0, 0):
-                raise BadRequest("The multipart body has two model fields.", param="model")
-            span = (begin + 4, end)
-        fields[key] = head[begin + 4 : end].decode("utf-8", "replace")
-        position = end + 2
-    return fields, span
+def _refusal(why: str) -> BadRequest:
+    return BadRequest(f"The multipart body is not acceptable: {why}.")

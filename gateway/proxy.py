@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import structlog
 
 from gateway.arrival import Arrival, Scope
 from gateway.bodies import ClientGone, Inbound
-from gateway.call import Call, Facts, Reply
+from gateway.call import Call, Reply
 from gateway.clock import Clock
 from gateway.conclude import Concluder
 from gateway.deadline import check, deadline_of
@@ -28,15 +28,17 @@ from gateway.errors import (
     render,
     stream_event,
 )
-from gateway.forward import Forwarder, Outgoing
+from gateway.form import Form
+from gateway.forward import MEDIA, Forwarder, Outgoing
 from gateway.heartbeat import Continued, beat
 from gateway.ids import Ids
 from gateway.jsonbody import parse
 from gateway.leaving import Leaving
 from gateway.live import Live
 from gateway.models import ModelsPage
-from gateway.multipart import Peeked, boundary_of, peek, without_boundary
+from gateway.multipart import without_boundary
 from gateway.objects import ObjectWall
+from gateway.ownpages import OwnPages
 from gateway.providers.base import Provider
 from gateway.providers.faults import IDEMPOTENT
 from gateway.results import id_of
@@ -45,7 +47,8 @@ from gateway.routing.routing import Routing
 from gateway.server.bodies import decode
 from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
-from gateway.server.refusal import BadTarget, BodyRefused
+from gateway.server.refusal import BadTarget, Refusal
+from gateway.targets import Target
 
 if TYPE_CHECKING:
     from gateway.server.exchange import Exchange
@@ -144,13 +147,15 @@ class Proxy:
         if raw_path.startswith(b"/workers"):
             call.dialect = "plain"
         elif raw_path.startswith(b"/v1/messages") or b"anthropic-version" in call.headers:
-            call.dialect = "anthropic"  # also on /v1/models and others that both have (TERMS 13)
+            call.dialect = "anthropic"
         try:
             call.path = raw_path if arrival.is_direct else canonical(raw_path)
         except BadTarget as error:
             raise BadRequest(f"The path of this request is not acceptable: {error}.") from None
         match = self._router.match(call.method, call.path)
         call.route = match.route
+        if not match.route.shared:
+            call.dialect = match.route.dialect  # the header selects only where both have the path (TERMS 13)
         if call.headers.get(b"upgrade", b"").lower() == b"websocket":
             raise NotOffered("WebSocket and Realtime are not offered; use the HTTP and SSE routes.")
         return match
@@ -163,12 +168,15 @@ class Proxy:
             check(call, self._clock.now_ns())
         length = call.headers.get(b"content-length")
         inbound = Inbound(arrival.receive, length, live.body_limit, arrival.exchange if arrival.is_direct else None)
-        peeked = await self._read(call, match, inbound, live)
+        form = await self._read(call, match, inbound, live)
         if inbound.ended:
             leaving.watch()
-        if call.json is not None or (peeked is None and not call.facts.unbounded):
-            call.facts = live.resolver.kind(call.dialect).facts(match.route, call.json, call.body or b"")
-        holder = await self._wall.check(call, match) if match.route.objects else ""
+        kind = live.resolver.kind(call.dialect)
+        if form is None:
+            call.facts = kind.facts(match.route, call.json, call.body or b"")
+        else:
+            call.facts = kind.form_facts(match.route, form.fields, form.model)
+        holder = await self._wall.check(call, match, () if form is None else form.take_suspects())
         if match.route.name != "models":
             call.targets = self._routing.rank(live.resolver.targets(call, match, holder))
             _check_size(call, inbound.length)
@@ -182,22 +190,25 @@ class Proxy:
         if call.reply is not None:
             await self._answer(call, call.reply, down)
             return
-        await self._forwarder.run(call, self._outgoing(call, match, live, inbound, peeked), down)
+        await self._forwarder.run(call, self._outgoing(call, match, live, inbound, form), down)
 
-    async def _read(self, call: Call, match: Match, inbound: Inbound, live: Live) -> Peeked | None:
-        """The body: parsed where it is JSON, peeked into where it is multipart, passed on unread otherwise."""
+    async def _read(self, call: Call, match: Match, inbound: Inbound, live: Live) -> Form | None:
+        """The body: parsed where it is JSON, its fields read where it is a form, passed on unread only where it can
+        name nothing."""
         route, headers = match.route, call.headers
-        if inbound.length is None and b"transfer-encoding" not in headers:
+        if not inbound.length and b"transfer-encoding" not in headers:
             inbound.ended = True
             call.body = b"" if route.body == "json" and call.method == "POST" else None
+        if route.dialect == "plain":
+            if not inbound.ended and _is_kept(call, inbound):
+                call.body = await inbound.whole()
+            call.first_bytes = partial(_first_bytes, call, inbound)
+            return None
         content_type = headers.get(b"content-type", b"").lower()
         encoding = headers.get(b"content-encoding")
-        is_json = b"json" in content_type
-        if route.dialect == "plain" or (route.body != "json" and not is_json and encoding is None):
-            return await self._unread(call, match, inbound, content_type)
-        if content_type and not is_json:
-            shown = content_type.decode("latin-1")[:80]
-            raise UnsupportedMedia(f"{call.path.decode()} takes content-type application/json, not {shown}.")
+        is_json = not content_type or (b"json" in content_type and not content_type.startswith(b"multipart/"))
+        if not is_json and not (inbound.ended and call.body is None):
+            return await self._unlike_json(call, match, inbound, content_type, encoding)
         if not inbound.ended:
             call.body = await inbound.whole()
         if encoding is not None and call.body:
@@ -206,20 +217,24 @@ class Proxy:
             call.json = parse(call.body or b"")
         return None
 
-    async def _unread(self, call: Call, match: Match, inbound: Inbound, content_type: bytes) -> Peeked | None:
-        call.facts = Facts(prompt_bytes=0, unbounded=match.route.model)
-        if not inbound.ended and match.route.dialect == "plain" and _is_kept(call, inbound):
-            call.body = await inbound.whole()
-        call.first_bytes = partial(_first_bytes, call, inbound, call.headers.get(b"content-type", b""))
-        if inbound.ended or not match.route.model or not content_type.startswith(b"multipart/form-data"):
-            return None
-        peeked = await peek(inbound.chunks(), boundary_of(call.headers[b"content-type"]))
-        named = call.header(b"x-tidegate-model")
-        call.facts.model = peeked.fields.get("model") or (named.decode("latin-1") if named else None)
-        call.facts.stream = peeked.fields.get("stream", "").lower() == "true"
-        return peeked
+    async def _unlike_json(
+        self, call: Call, match: Match, inbound: Inbound, content_type: bytes, encoding: bytes | None
+    ) -> Form | None:
+        route = match.route
+        call.first_bytes = partial(_first_bytes, call, inbound)
+        if route.body == "auto" and encoding is None:
+            if content_type.startswith(b"multipart/form-data"):
+                header = call.header(b"x-tidegate-model")
+                form = Form(inbound.chunks(), call.headers[b"content-type"], header, reads_files=not route.model)
+                await form.peek(patient=route.model)
+                return form
+            if route.name == "other" and content_type.startswith(MEDIA):
+                return None
+        takes = "application/json" if route.body != "auto" else "application/json or multipart/form-data"
+        shown = content_type[:80].decode("latin-1")
+        raise UnsupportedMedia(f"{call.path.decode()} takes content-type {takes}, not {shown}.")
 
-    def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, peeked: Peeked | None) -> Outgoing:
+    def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, form: Form | None) -> Outgoing:
         target = call.targets[0]
         raw = _with_own_key(call) if b"idempotency-key" in call.headers else call.raw_headers
 
@@ -229,15 +244,14 @@ class Proxy:
             identity = () if rules.kind != "http" else _identity(call)
             return request_headers(raw, rules, origin, identity)
 
-        outgoing = Outgoing(headers)
-        if peeked is not None or inbound.unread:
-            if peeked is not None and target.upstream_model != call.facts.model:
-                peeked.set_model(target.upstream_model)
-            outgoing.chunks = inbound.chunks() if peeked is None else peeked.chunks()
-            length = inbound.length
-            outgoing.content_length = None if length is None else length + (peeked.grown if peeked else 0)
-        if match.route.objects and call.method == "GET" and not match.id:
-            outgoing.rewrite = partial(self._wall.filter, call)
+        outgoing = Outgoing(headers, content_length=inbound.length)
+        if form is not None:
+            outgoing.chunks = form.chunks(partial(self._wall.check_more, call))
+            outgoing.aim = partial(_aim, call, form, inbound.length)
+        elif inbound.unread:
+            outgoing.chunks = inbound.chunks() if match.route.dialect == "plain" else _media(inbound.chunks())
+        if match.route.objects and call.method == "GET" and not call.object_id:
+            outgoing.rewrite = OwnPages(self._wall, call, target.provider, headers(target.provider)).filter
         return outgoing
 
     async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
@@ -286,10 +300,10 @@ def _check_size(call: Call, length: int | None) -> None:
         raise TooLarge(f"'{provider.name}' takes request bodies up to {provider.body_limit:,} bytes (its body_limit).")
 
 
-async def _first_bytes(call: Call, inbound: Inbound, content_type: bytes) -> bytes:
+async def _first_bytes(call: Call, inbound: Inbound) -> bytes:
     """What two sendings of the same body have in common, of a body that is not read."""
     body = call.body if call.body is not None else await inbound.first_bytes()
-    return without_boundary(body, content_type)
+    return without_boundary(body, call.headers.get(b"content-type", b""))
 
 
 def _with_own_key(call: Call) -> list[Header]:
@@ -303,9 +317,26 @@ def _identity(call: Call) -> tuple[Header, ...]:
     return ((b"x-request-id", call.id.encode()), (b"x-client-id", call.client.id.encode("ascii", "replace")))
 
 
+def _aim(call: Call, form: Form, length: int | None, target: Target) -> int | None:
+    """Has the form name the model as this target knows it. Its length in bytes, if that is known."""
+    is_named = form.model is not None or target.upstream_model != (call.facts.model or "")
+    return form.send_model(target.upstream_model, length) if is_named else length
+
+
+async def _media(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The body, unless it is JSON by another name: that has to be read before it is sent."""
+    begun = False
+    async for chunk in chunks:
+        begins = chunk.lstrip(b"\x00\t\n\r \xef\xbb\xbf\xfe\xff")[:1]
+        if not begun and begins in (b"{", b"["):
+            raise UnsupportedMedia("The body is JSON, but its content-type says something else. Send application/json.")
+        begun = begun or bool(begins)
+        yield chunk
+
+
 def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:
     try:
         return decode(encoding, [body], limit)
-    except BodyRefused as refused:
+    except Refusal as refused:
         kind = {413: TooLarge, 415: UnsupportedMedia}.get(refused.status, BadRequest)
         raise kind(str(refused), code=refused.code, headers=refused.headers) from None

@@ -37,14 +37,16 @@ class Resolver:
         if not match.route.model:
             wanted = call.header(b"x-tidegate-provider")
             name = holder or (wanted.decode("latin-1") if wanted else "")
-            return [self._plain_target(self.providers.default(kind, name), "")]
+            if not call.facts.is_routed:
+                return [self._plain_target(self.providers.default(kind, name), "")]
+            holder = self.providers.default(kind, name).name if name else ""
         targets = self._by_model(call, match, kind)
         if not holder:
             return targets
         holding = [target for target in targets if target.provider.name == holder]
         if not holding:
             raise BadRequest(
-                f"This call names an object stored at provider '{holder}', which does not serve "
+                f"This call names provider '{holder}', or an object stored there, which does not serve "
                 f"model '{call.facts.model}'.",
                 param="model",
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import unquote
 
-from gateway.errors import Dialect, MethodNotAllowed, NotFound
+from gateway.errors import Dialect, MethodNotAllowed, NotFound, NotOffered
 
 Body = Literal["json", "auto", "none"]
 Plane = Literal["data", "public", "control"]
@@ -24,6 +25,8 @@ class Route:
     model: bool = False  # the body names a model that must be routable
     objects: str = ""
     plane: Plane = "data"
+    shared: bool = False  # Anthropic has this path too: an anthropic-version header selects its dialect
+    any_method: bool = False  # also those of WebDAV and the like, which `methods` does not list
 
 
 def _route(name: str, methods: str, template: str, **more: object) -> Route:
@@ -51,14 +54,14 @@ TABLE: tuple[Route, ...] = (
     _route("moderations", "POST", "/v1/moderations", body="json", model=True),
     _route("images", "POST", "/v1/images/{path}", body="auto", model=True),
     _route("audio", "POST", "/v1/audio/{path}", body="auto", model=True),
-    _route("files", "GET POST", "/v1/files", body="auto", objects="file"),
-    _route("files", "GET DELETE", "/v1/files/{id}", objects="file"),
-    _route("files", "GET", "/v1/files/{id}/{path}", objects="file"),
+    _route("files", "GET POST", "/v1/files", body="auto", objects="file", shared=True),
+    _route("files", "GET DELETE", "/v1/files/{id}", objects="file", shared=True),
+    _route("files", "GET", "/v1/files/{id}/{path}", objects="file", shared=True),
     _route("batches", "GET POST", "/v1/batches", body="json", objects="batch"),
     _route("batches", "GET", "/v1/batches/{id}", objects="batch"),
     _route("batches", "POST", "/v1/batches/{id}/{path}", body="auto", objects="batch"),
-    _route("models", "GET", "/v1/models"),
-    _route("models", "GET", "/v1/models/{path}"),
+    _route("models", "GET HEAD", "/v1/models", shared=True),
+    _route("models", "GET HEAD", "/v1/models/{path}", shared=True),
     _route("messages", "POST", "/v1/messages", dialect="anthropic", body="json", model=True),
     _route("count_tokens", "POST", "/v1/messages/count_tokens", dialect="anthropic", body="json", model=True),
     _route("message_batches", "GET POST", "/v1/messages/batches", dialect="anthropic", body="json", objects="msgbatch"),
@@ -67,15 +70,26 @@ TABLE: tuple[Route, ...] = (
         "message_batches", "GET POST", "/v1/messages/batches/{id}/{path}", dialect="anthropic", body="auto",
         objects="msgbatch",
     ),
-    _route("other", ANY, "/v1/{path}", body="auto", objects="object"),
-    _route("worker", ANY, "/workers/{id}/{path}", dialect="plain", body="auto"),
-    _route("worker", ANY, "/workers/{id}", dialect="plain", body="auto"),
+    _route("other", ANY, "/v1/{path}", body="auto", objects="object", shared=True),
+    _route("worker", ANY, "/workers/{id}/{path}", dialect="plain", body="auto", any_method=True),
+    _route("worker", ANY, "/workers/{id}", dialect="plain", body="auto", any_method=True),
     _route("about", "GET HEAD", "/", dialect="plain", plane="public"),
     _route("livez", "GET HEAD", "/livez", dialect="plain", plane="public"),
     _route("readyz", "GET HEAD", "/readyz", dialect="plain", plane="public"),
     _route("health", "GET HEAD", "/health", dialect="plain", plane="public"),
     _route("metrics", "GET HEAD", "/metrics", dialect="plain", plane="control"),
 )  # fmt: skip
+
+#: What is never passed on, by the first part of the path behind /v1, and why.
+_NOT_OFFERED = {
+    "realtime": "Realtime and its client secrets are not offered; use the HTTP and SSE routes.",
+    "chatkit": "ChatKit's sessions hand out credentials of the provider, so they are not offered.",
+    "organization": "The administration of the provider's account is not offered to clients of this gateway.",
+    "organizations": "The administration of the provider's account is not offered to clients of this gateway.",
+}
+
+#: Paths that name their model themselves, where no scope or price could follow it.
+_RETIRED = ("engines", "deployments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +127,11 @@ class Router:
             match = _fit(pattern, segments, route)
             if match is None:
                 continue
-            if other_methods and route.name == "other":
-                break  # a known collection is never reached around its own routes
-            if method in route.methods:
+            if route.name == "other":
+                if other_methods:
+                    break  # a known collection is never reached around its own routes
+                self._check_other(path)
+            if method in route.methods or route.any_method:
                 return match
             other_methods |= route.methods
         if other_methods:
@@ -123,6 +139,24 @@ class Router:
         raise NotFound(
             f"There is nothing at {path.decode('ascii')}. OpenAI routes start at /v1, Anthropic's at /v1/messages, "
             "workers at /workers/NAME; / says what this is."
+        )
+
+    def _check_other(self, path: bytes) -> None:
+        """A path that we know nothing about is passed on, unless an upstream might take it for one that we know."""
+        plain = _plain(path)
+        head = plain.removeprefix("/v1").lstrip("/").partition("/")[0]
+        if head in _NOT_OFFERED:
+            raise NotOffered(_NOT_OFFERED[head])
+        if head in _RETIRED:
+            raise NotFound(f"/v1/{head} is not served here. Name the model in the body of /v1/chat/completions.")
+        if plain.encode() != path and self._knows(plain):
+            raise NotFound(f"There is nothing at {path.decode('ascii')}. The path is spelt {plain}.")
+
+    def _knows(self, plain: str) -> bool:
+        """Whether any route but the last resort has this path, whatever its methods."""
+        segments = plain.strip("/").split("/")
+        return bool(self._methods_of(plain.encode())) or any(
+            route.name != "other" and _fit(pattern, segments, route) is not None for pattern, route in self._patterns
         )
 
     def _methods_of(self, path: bytes) -> list[str]:
@@ -135,6 +169,13 @@ class Router:
             f"{method} is not possible on {path.decode('ascii')}; it takes {allowed}.",
             headers=((b"allow", allowed.encode()),),
         )
+
+
+def _plain(path: bytes) -> str:
+    """A path as a lenient upstream may read it: letters in lower case, without path parameters, white space and a
+    slash at its end."""
+    segments = unquote(path.decode("ascii")).lower().split("/")
+    return "/".join(segment.partition(";")[0].strip() for segment in segments).rstrip("/")
 
 
 def _fit(pattern: list[str], segments: list[str], route: Route) -> Match | None:

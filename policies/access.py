@@ -29,13 +29,18 @@ class Access(Policy):
         if call.worker and not may_use(client, key, "workers", call.worker):
             raise Forbidden(f"This key may not use the worker '{call.worker}'.", code="worker_not_allowed")
         asked = call.facts.model
-        if asked is None or not call.route.model:
-            return
-        if not may_use(client, key, "models", asked):
+        if asked is not None and not may_use(client, key, "models", asked):
             call.targets = [t for t in call.targets if may_use(client, key, "models", t.model)]
-        if not call.targets:
-            raise Forbidden(
-                f"This key may not use the model '{asked}'. GET /v1/models lists what it may use.",
-                code="model_not_allowed",
-                param="model",
-            )
+            if not call.targets:
+                raise _refused(asked)
+        for also in call.facts.more_models:
+            if not may_use(client, key, "models", also):
+                raise _refused(also)
+
+
+def _refused(model: str) -> Forbidden:
+    return Forbidden(
+        f"This key may not use the model '{model[:200]}'. GET /v1/models lists what it may use.",
+        code="model_not_allowed",
+        param="model",
+    )

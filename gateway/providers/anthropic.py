@@ -16,8 +16,9 @@ from gateway.providers.encoded import plain
 from gateway.providers.mentions import IMAGE_TOKENS, mentions
 from gateway.providers.meters import PassingMeter, count_input, is_lines
 from gateway.providers.openai import credential, with_query
-from gateway.providers.openai_streams import EventsMeter
+from gateway.providers.openai_streams import PassedStream
 from gateway.providers.openai_whole import RequestMeter
+from gateway.providers.reported import AnthropicUsage
 from gateway.providers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class Anthropic(Kind):
         if body is None:
             return Facts(max_tokens=None if route.model else 0, unbounded=route.model)
         if not route.model:
-            ids = mentions(body).ids if type(body) is dict else {}
-            return Facts(max_tokens=0, units={"requests": 1}, object_ids=tuple(ids))
+            facts = asked.passed_on(route, body, raw)
+            facts.object_ids = tuple(mentions(body).ids) if type(body) is dict else ()
+            return facts
         read = asked.read(body, asked.AskedMessage)
         found = mentions(body)
         is_free = route.name == "count_tokens"
@@ -69,7 +71,7 @@ class Anthropic(Kind):
         body, facts, value = call.body, call.facts, call.json
         if body is None or type(value) is not dict:
             return body if body is not None else b""
-        if call.route.model and facts.model != target.upstream_model:
+        if (call.route.model or facts.is_routed) and facts.model != target.upstream_model:
             body = splice(body, "model", orjson.dumps(target.upstream_model))
         if target.enforce_output_cap and facts.max_tokens is None and call.route.name == "messages":
             put = splice if "max_tokens" in value else insert
@@ -103,7 +105,7 @@ class Anthropic(Kind):
         if call.route.name == "messages":
             return (MessageStream if is_stream else MessageMeter)(call, self._vocabulary)
         if is_stream:
-            return EventsMeter(call, self._vocabulary, (), bills=False, units={"requests": 1})
+            return PassedStream(call, self._vocabulary)
         if not call.route.model and (b"json" not in content_type or is_lines(content_type)):
             return PassingMeter({"requests": 1})
-        return RequestMeter(call, self._vocabulary)
+        return RequestMeter(call, self._vocabulary, AnthropicUsage)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
+from gateway.call import Facts
 from gateway.errors import BadRequest
+from gateway.providers.mentions import models_within
+
+if TYPE_CHECKING:
+    from gateway.routes import Route
 
 #: A number of tokens. Negative ones would be reserved as a gift, larger ones fit no column.
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Copies = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+
+#: Members that cap the output, in all dialects.
+_CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 
@@ -41,6 +49,7 @@ class AskedChat(Asked):
     modalities: list[str] | None = None
     web_search_options: Any = None
     tools: list[Any] | None = None
+    models: Any = None  # to fall back to, where an upstream knows that
 
 
 class AskedResponse(Asked):
@@ -77,6 +86,34 @@ class AskedMessage(Asked):
     mcp_servers: list[Any] | None = None
 
 
+def typed(fields: dict[str, str], model: str | None) -> dict[str, Any]:
+    """Fields of a form with the types that they would have in JSON. Its model may be known from elsewhere."""
+    values: dict[str, Any] = {**fields, "model": model}
+    if values.get("n", "").strip().isdecimal():
+        values["n"] = int(values["n"])
+    if "stream" in values:
+        values["stream"] = values["stream"].strip().lower() in ("true", "1")
+    return values
+
+
+def passed_on(route: Route, body: Any, raw: bytes) -> Facts:
+    """Of a request to a path that we know nothing about, or that names no model: nothing there has to be of a certain
+    type. Where a model is named, its worst case is that of a call with one answer."""
+    facts = Facts(max_tokens=0, units={"requests": 1})
+    if type(body) is not dict:
+        return facts
+    facts.stream = body.get("stream") is True
+    facts.more_models = models_within(body)
+    if isinstance(body.get("model"), str):
+        facts.model = body["model"]
+    if facts.model is not None and route.name == "other":
+        facts.is_routed = True
+        facts.prompt_bytes = len(raw)
+        caps = [body.get(name) for name in _CAPS]
+        facts.max_tokens = max((cap for cap in caps if type(cap) is int and 0 <= cap < 2**31), default=None)
+    return facts
+
+
 def read(body: Any, shape: type[Shape]) -> Shape:
     """The known fields of a parsed body. Raises BadRequest, naming the field that has a wrong type."""
     if type(body) is not dict:
@@ -97,6 +134,12 @@ def _refuse(message: str) -> NoReturn:
 def _name_of(value: Any) -> str:
     names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def models_of(listed: Any) -> tuple[str, ...]:
+    """Models that a call names besides its own: as names, or as tools that use them."""
+    named = [one.get("model") if isinstance(one, dict) else one for one in listed] if isinstance(listed, list) else ()
+    return tuple(name for name in named if isinstance(name, str))
 
 
 def is_hosted(tools: list[Any] | None, bounded: tuple[str, ...]) -> bool:

@@ -9,6 +9,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.errors import Header
+from gateway.providers.asked import typed
 from gateway.server.headers import RequestRules, ResponseRules
 from gateway.upstream.base import Timeouts
 
@@ -54,6 +55,14 @@ class Kind(ABC):
     @abstractmethod
     def facts(self, route: Route, body: Any, raw: bytes) -> Facts:
         """What admission needs of a parsed JSON body. Raises BadRequest (with `param`) for wrong types."""
+
+    def form_facts(self, route: Route, fields: dict[str, str], model: str | None) -> Facts:
+        """The same of the fields of a multipart form. Its files are not counted: a model's work on them has no
+        bound."""
+        facts = self.facts(route, typed(fields, model), b"")
+        facts.form = fields
+        facts.unbounded = facts.unbounded or route.model
+        return facts
 
     @abstractmethod
     def body_for(self, call: Call, target: Target) -> bytes:

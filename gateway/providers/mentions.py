@@ -104,5 +104,23 @@ def mentions(body: dict[str, Any]) -> Mentions:
     return found
 
 
+def models_within(body: dict[str, Any]) -> tuple[str, ...]:
+    """Names of models further inside a body than its own `model`: of a batch's requests, an evaluation's graders."""
+    found: dict[str, None] = {}
+    level: list[Any] = [body]
+    while level:
+        below: list[Any] = []
+        for container in level:
+            if type(container) is dict:
+                name = container.get("model")
+                if container is not body and isinstance(name, str):
+                    found[name] = None
+                below += [value for key, value in container.items() if not _is_opaque(key, container)]
+            elif type(container) is list and not is_flat(container):
+                below += container
+        level = below
+    return tuple(found)
+
+
 def _is_opaque(key: str, container: dict[str, Any]) -> bool:
     return key in _OPAQUE or (key == "input" and container.get("type") in _TOOL_CALLS)

@@ -12,7 +12,7 @@ from gateway.providers.base import Kind, Meter, Provider, body_headers
 from gateway.providers.encoded import plain
 from gateway.providers.meters import PassingMeter, count_input, is_lines
 from gateway.providers.openai_facts import facts_of
-from gateway.providers.openai_streams import ChatStream, EventsMeter, ImageStream
+from gateway.providers.openai_streams import ChatStream, EventsMeter, ImageStream, PassedStream
 from gateway.providers.openai_whole import (
     EmbeddingsMeter,
     ImagesMeter,
@@ -51,7 +51,7 @@ class OpenAI(Kind):
         if body is None or type(value) is not dict:
             return body if body is not None else b""
         route = call.route.name
-        if call.route.model and facts.model != target.upstream_model:
+        if (call.route.model or facts.is_routed) and facts.model != target.upstream_model:
             body = splice(body, "model", orjson.dumps(target.upstream_model))
         if facts.stream and not facts.asked_usage and route in ("chat", "completions"):
             options = {**(value.get("stream_options") or {}), "include_usage": True}
@@ -106,7 +106,7 @@ class OpenAI(Kind):
             return ImageStream(call, self._vocabulary)
         if route == "audio":
             return EventsMeter(call, self._vocabulary, _AUDIO_ENDS, units=call.facts.units)
-        return EventsMeter(call, self._vocabulary, (), bills=False, units={"requests": 1})
+        return PassedStream(call, self._vocabulary)
 
     def _audio_meter(self, call: Call, content_type: bytes) -> Meter:
         if b"json" in content_type:

@@ -30,7 +30,8 @@ def facts_of(route: Route, body: Any, raw: bytes) -> Facts:
     if body is None:
         return Facts(max_tokens=None if route.model else 0, unbounded=route.model)
     is_free = route.template == "/v1/responses/input_tokens"  # counting tokens costs none
-    facts = (_read_request if is_free else _READERS.get(route.name, _read_other))(body)
+    reader = _read_request if is_free else _READERS.get(route.name)
+    facts = asked.passed_on(route, body, raw) if reader is None else reader(body)
     if route.name in _BY_TOKENS and not is_free:
         facts.prompt_bytes = len(raw)
     if route.name in _PLAIN or type(body) is not dict:
@@ -56,6 +57,7 @@ def _read_chat(body: Any) -> Facts:
         unbounded=read.web_search_options is not None
         or (read.modalities is not None and "audio" in read.modalities)
         or asked.is_hosted(read.tools, _CLIENT_TOOLS),
+        more_models=() if read.models is None else asked.models_of(read.models),
     )
 
 
@@ -82,6 +84,7 @@ def _read_response(body: Any) -> Facts:
         unbounded=read.background is True
         or any(one is not None for one in (read.previous_response_id, read.conversation, read.prompt))
         or asked.is_hosted(read.tools, _CLIENT_TOOLS),
+        more_models=() if read.tools is None else asked.models_of(read.tools),
     )
 
 
@@ -121,15 +124,6 @@ def _read_audio(body: Any) -> Facts:
 def _read_request(body: Any) -> Facts:
     """Billed by the request, whatever is in it."""
     return Facts(model=asked.read(body, asked.Asked).model, max_tokens=0, units={"requests": 1})
-
-
-def _read_other(body: Any) -> Facts:
-    """Paths that we pass on: nothing there has to be of a certain type."""
-    facts = Facts(max_tokens=0, units={"requests": 1})
-    if type(body) is dict:
-        facts.model = body["model"] if isinstance(body.get("model"), str) else None
-        facts.stream = body.get("stream") is True
-    return facts
 
 
 _READERS = {

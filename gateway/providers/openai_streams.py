@@ -18,7 +18,7 @@ from gateway.providers.openai_shapes import (
     is_overload,
     text_of,
 )
-from gateway.providers.openai_whole import image_units
+from gateway.providers.openai_whole import image_units, states_usage
 from gateway.providers.reported import OpenAIUsage, Said, loosely
 from gateway.providers.vocabulary import Vocabulary
 from gateway.sse import bounds_of, data_of
@@ -116,6 +116,17 @@ class EventsMeter(StreamMeter):
         if self._end == "response.failed":
             return "failed"
         return "ok" if ended or (complete and not self._ends) else "cut"
+
+
+class PassedStream(EventsMeter):
+    """A stream of a path that we know nothing about, or of something that was billed when it was made: a request, and
+    what it states where a model was called."""
+
+    def __init__(self, call: Call, vocabulary: Vocabulary) -> None:
+        super().__init__(call, vocabulary, (), bills=states_usage(call), units={"requests": 1})
+
+    def _usage(self) -> tuple[Usage, Said]:
+        return super()._usage()[0], ALL
 
 
 class ImageStream(EventsMeter):

@@ -11,7 +11,8 @@ from gateway.providers import texts
 from gateway.providers.base import Meter, Verdict
 from gateway.providers.meters import HEAD_BYTES, WholeMeter, estimate, usage_near_end
 from gateway.providers.openai_shapes import ALL, AUDIO, IMAGES, MODEL, NOTHING, REPLY, STORED, loose_reply, text_of
-from gateway.providers.reported import UNREADABLE, OpenAIUsage, loosely, milliseconds, read_any
+from gateway.providers.reported import UNREADABLE, AnthropicUsage, OpenAIUsage, loosely, milliseconds, read_any
+from gateway.providers.vocabulary import Vocabulary
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
@@ -189,9 +190,16 @@ class SpokenMeter(Meter):
 
 
 class RequestMeter(TextMeter):
-    """Everything that is billed a request: the reply is only asked what it made. Any JSON will do."""
+    """Everything that is billed a request: the reply is only asked what it made, and on paths that we know nothing
+    about what it says that it consumed, in the provider's own `shape`. Any JSON will do."""
 
     _decoder = STORED
+
+    def __init__(
+        self, call: Call, vocabulary: Vocabulary, shape: type[OpenAIUsage | AnthropicUsage] = OpenAIUsage
+    ) -> None:
+        super().__init__(call, vocabulary)
+        self._shape = shape
 
     def _of_body(self, body: bytes) -> tuple[Usage, Verdict]:
         if body.lstrip()[:1] == b"[":
@@ -199,7 +207,7 @@ class RequestMeter(TextMeter):
         return super()._of_body(body)
 
     def _usage_of(self, reply: Any, body: bytes, verdict: Verdict) -> Usage:
-        return Usage(units={"requests": 1})
+        return self._stated((read_any(body) or {}).get("usage") if states_usage(self._call) else None)
 
     def _ids_of(self, reply: Any) -> tuple[str, ...]:
         if not self._call.route.objects:
@@ -211,16 +219,36 @@ class RequestMeter(TextMeter):
         return Usage(units={"requests": 1})
 
     def _of_ends(self, head: bytes, tail: bytes) -> Usage:
-        return Usage(units={"requests": 1})
+        return self._stated(usage_near_end(tail) if states_usage(self._call) else None)
+
+    def _stated(self, stated: Any) -> Usage:
+        usage = Usage()
+        if self._shape is AnthropicUsage:
+            (loosely(stated, AnthropicUsage) or AnthropicUsage()).into(usage)
+        else:
+            (loosely(stated, OpenAIUsage) or OpenAIUsage()).into(usage)
+        usage.units["requests"] = 1
+        return usage
+
+
+def states_usage(call: Call) -> bool:
+    """Whether the usage in a reply is this call's own: what is only read again was billed when it was made."""
+    return call.route.name == "other" and call.method == "POST"
 
 
 def image_units(call: Call, size: str | None, quality: str | None, count: int | None) -> dict[str, int]:
-    """Images by size and quality, from what the reply says or else from what was asked for."""
-    asked = call.json if isinstance(call.json, dict) else {}
+    """Images by size and quality, from what the reply says or else from what was asked for, in JSON or in a form."""
+    asked = call.facts.form or (call.json if isinstance(call.json, dict) else {})
     size = size or _word(asked.get("size"), "1024x1024")
     quality = quality or _word(asked.get("quality"), "standard")
-    n = call.facts.units.get("images", 1) if count is None else count
+    n = _asked_images(call) if count is None else count
     return {"images": n, f"image:{size}:{quality}": n}
+
+
+def _asked_images(call: Call) -> int:
+    """How many; a field behind the file was not there yet when the call was decided."""
+    said = (call.facts.form or {}).get("n", "").strip()
+    return min(int(said), 100_000) if said.isdecimal() and len(said) < 9 else call.facts.units.get("images", 1)
 
 
 def _word(value: object, default: str) -> str:

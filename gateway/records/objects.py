@@ -56,24 +56,18 @@ class Objects:
 
     async def owner(self, id: str) -> ObjectRow | None:
         """Who made it; None for ids nobody here made."""
-        if id in self._latest:
-            return self._latest[id]
-        found = (await self._queries.read(lambda connection: _find(connection, [id]))).get(id)
-        if id in self._latest:
-            return self._latest[id]  # made or deleted while we looked
-        if found is not None:
-            self._remember(id, found)
-        return found
+        return (await self.owners((id,)))[id]
 
-    async def filter_own(self, ids: Iterable[str], org: str) -> set[str]:
-        """Those of the ids that belong to the org."""
+    async def owners(self, ids: Iterable[str]) -> dict[str, ObjectRow | None]:
+        """Who made each of them; the database is asked once, for those that are not remembered."""
+        latest = self._latest
         wanted = set(ids)
-        unknown = [id for id in wanted if id not in self._latest]
-        found: dict[str, ObjectRow | None] = {}
-        if unknown:
-            found.update(await self._queries.read(lambda connection: _find(connection, unknown)))
-        found.update((id, self._latest[id]) for id in wanted if id in self._latest)
-        return {id for id, row in found.items() if row is not None and row.org == org}
+        unknown = [id for id in wanted if id not in latest and len(id) <= _LONGEST_ID]
+        found = await self._queries.read(lambda connection: _find(connection, unknown)) if unknown else {}
+        for id, row in found.items():
+            if id not in latest:  # made or deleted while we looked
+                self._remember(id, row)
+        return {id: latest[id] if id in latest else found.get(id) for id in wanted}
 
     def forget(self, org: str) -> None:
         """After the org's erasure."""

@@ -14,6 +14,10 @@ from gateway.server.paths import UNRESERVED, check_host, origin_form
 from gateway.server.refusal import BadFraming, BadTarget, Refusal
 
 METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+# Others go to workers only (WebDAV's, QUERY, PURGE, ...); these never do: they show headers, or name no resource.
+NEVER = frozenset((b"CONNECT", b"TRACE", b"TRACK", b"PRI"))
+UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+LONGEST_METHOD = 32
 VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 TOKEN = UNRESERVED + b"!#$%&'*+^`|"
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
@@ -113,7 +117,7 @@ class HeadReader:
         if len(parts) != 3 or raw.translate(None, CONTROLS + b"\t") != raw:
             raise BadFraming("the first line is not 'METHOD target HTTP/1.1' with single spaces")
         method, target, version = parts
-        name, minor = METHODS.get(method), VERSIONS.get(version)
+        name, minor = METHODS.get(method) or _extension(method), VERSIONS.get(version)
         if minor is None:
             raise _bad_version(version)
         if name is None:
@@ -236,11 +240,17 @@ def websocket_refused() -> Refusal:
     )
 
 
+def _extension(method: bytes) -> str | None:
+    """The name of a method that RFC 9110 does not define, if it may be served."""
+    is_plain = 0 < len(method) <= LONGEST_METHOD and not method.translate(None, UPPER) and method[:1] != b"-"
+    return method.decode("ascii") if is_plain and method not in NEVER else None
+
+
 def _bad_method(method: bytes) -> Refusal:
     if not method or method.translate(None, TOKEN):
         return BadFraming("the method has a character that no method has")
     known = ", ".join(METHODS.values())
-    return Refusal(501, "unsupported_method", f"The method is not one of {known}. Use one of these.")
+    return Refusal(501, "unsupported_method", f"The method is not served. Use one of {known}, in capital letters.")
 
 
 def _bad_version(version: bytes) -> Refusal:

@@ -34,7 +34,7 @@ from gateway.server.head import CHUNKED, Head, target_too_long
 from gateway.server.incoming import BodyClock, ChunkedBody, LengthBody
 from gateway.server.limits import WireLimits
 from gateway.server.outflow import Outflow
-from gateway.server.refusal import BadFraming, Refusal
+from gateway.server.refusal import BadFraming, Refusal, path_in
 from gateway.server.sweeper import NEVER
 from gateway.server.template import HeadTemplate
 from gateway.server.wire import Wire
@@ -177,6 +177,7 @@ class TidegateProtocol(asyncio.Protocol):
                 return
             self._accept(self._heads.read(data[:end]), data[end + 4 :])
         except Refusal as refusal:
+            self._pending = data
             self.refuse(refusal)
 
     def _check_partial(self, data: bytes, start: int) -> None:
@@ -413,7 +414,8 @@ class TidegateProtocol(asyncio.Protocol):
         if exchange is not None and exchange.started:
             self.transport.abort()
             return
-        self.transport.write(refusal.render(self.server_state.default_headers))
+        path = path_in(self._pending) if exchange is None else exchange.head.path
+        self.transport.write(refusal.render(self.server_state.default_headers, path))
         self._linger()
 
     def _leave(self) -> None:

@@ -7,7 +7,15 @@ Refusal
 """
 
 import json
+import re
+import time
 from http import HTTPStatus
+
+from gateway.errors import Dialect, body_of
+from gateway.ids import Ids
+
+#: The path of a first line, also of one that is refused.
+_TARGET = re.compile(rb"\s*[^\s]{1,64} (?:https?://[^/\s]*)?(/[^\s?]*)", re.IGNORECASE)
 
 
 class Refusal(Exception):  # noqa: N818 -- an answer, not a fault of ours
@@ -19,21 +27,36 @@ class Refusal(Exception):  # noqa: N818 -- an answer, not a fault of ours
         self.code = code
         self.message = message
         self.headers = headers
+        self.param = None
 
-    def body(self) -> bytes:
-        """The error as OpenAI's clients read it: {"error": {"message", "type", "param", "code"}}."""
-        kind = "invalid_request_error" if self.status < 500 or self.status in (501, 505) else "server_error"
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
-        return json.dumps({"error": error}).encode()
+    @property
+    def type(self) -> str:
+        """As OpenAI's clients read it."""
+        return "invalid_request_error" if self.status < 500 or self.status in (501, 505) else "server_error"
 
-    def render(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
-        """The whole HTTP/1.1 answer; `defaults` are headers that each answer of this server carries."""
-        body = self.body()
+    def render(self, defaults: list[tuple[bytes, bytes]], path: bytes) -> bytes:
+        """The whole HTTP/1.1 answer, in the dialect of the path, with an id to ask with; `defaults` are headers that
+        each answer of this server carries."""
+        request_id = Ids().new(time.time_ns())
+        body = json.dumps(body_of(self, dialect_of(path), request_id)).encode()
         headers = [*defaults, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        headers += [(b"connection", b"close"), *self.headers]
+        headers += [(b"connection", b"close"), (b"x-request-id", request_id.encode()), *self.headers]
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
         lines += [b"%b: %b" % pair for pair in headers]
         return b"\r\n".join([*lines, b"", body])
+
+
+def dialect_of(path: bytes) -> Dialect:
+    """How callers of a path read errors, as far as the path alone tells."""
+    if path.startswith(b"/v1/messages"):
+        return "anthropic"
+    return "plain" if path.startswith(b"/workers/") else "openai"
+
+
+def path_in(raw: bytes) -> bytes:
+    """The path in the beginning of a request that may not be one, or nothing."""
+    found = _TARGET.match(raw[:16_384])
+    return found[1] if found is not None else b""
 
 
 class BadFraming(Refusal):

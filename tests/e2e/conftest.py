@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -82,3 +86,93 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `example` runs on every route and method."""
     if "example" in metafunc.fixturenames:
         metafunc.parametrize("example", EXAMPLES, ids=str)
+
+
+@dataclass
+class Asked:
+    """A request that reached the scripted upstream."""
+
+    method: str
+    path: str  # with its query
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Scripted:
+    """An upstream that answers what `script` says: a JSON value, or (status, content type, bytes)."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.script: Callable[[Asked], Any] = lambda asked: {"object": "echo"}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.thread = Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = b""
+                while self.headers.get("transfer-encoding") and (size := int(self.rfile.readline() or b"0", 16)):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                body = body or self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked = Asked(self.command, self.path, headers, body)
+                scripted.asked.append(asked)
+                said = scripted.script(asked)
+                said = said if isinstance(said, tuple) else (200, "application/json", json.dumps(said).encode())
+                status, kind, out = said
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("transfer-encoding", "chunked")  # as the great providers do
+                self.end_headers()
+                self.wfile.write((b"%x\r\n%b\r\n" % (len(out), out) if out else b"") + b"0\r\n\r\n")
+
+            def __getattr__(self, name: str) -> Any:
+                if name.startswith("do_"):
+                    return self.answer
+                raise AttributeError(name)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[Scripted]:
+    upstream = Scripted()
+    yield upstream
+    upstream.stop()
+
+
+@pytest.fixture
+def form() -> Callable[..., bytes]:
+    return form_of
+
+
+def form_of(*parts: tuple[str, bytes | str] | tuple[str, bytes, str]) -> bytes:
+    """A multipart body with the boundary "B": (name, value), or (name, bytes, filename)."""
+    out = b""
+    for name, value, *filename in parts:
+        shown = f'; filename="{filename[0]}"' if filename else ""
+        data = value if isinstance(value, bytes) else value.encode()
+        out += f'--B\r\ncontent-disposition: form-data; name="{name}"{shown}\r\n\r\n'.encode() + data + b"\r\n"
+    return out + b"--B--\r\n"

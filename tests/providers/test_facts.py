@@ -229,7 +229,6 @@ def test_units_known_before_sending(bench: Any) -> None:
         ("/v1/responses/input_tokens", "openai"),
         ("/v1/messages/count_tokens", "anthropic"),
         ("/v1/batches", "openai"),
-        ("/v1/vector_stores", "openai"),
         ("/v1/messages/batches", "anthropic"),
         ("/workers/x/y", "http"),
     ],
@@ -237,6 +236,16 @@ def test_units_known_before_sending(bench: Any) -> None:
 def test_what_is_not_billed_by_tokens_reserves_none(bench: Any, path: str, kind: str) -> None:
     found = facts(bench, path, {"model": "m", "input": "x", "messages": TURN}, kind)
     assert (found.prompt_bytes, found.max_tokens, found.unbounded) == (0, 0, False)
+
+
+def test_a_model_on_an_unknown_path_is_a_call_like_others(bench: Any) -> None:
+    """Its worst case is reserved, for it may state a usage; models further inside are known, too."""
+    body = {"model": "m", "max_tokens": 7, "graders": [{"model": "n"}], "metadata": {"model": "o"}}
+    for kind, path in (("openai", "/v1/complete"), ("anthropic", "/v1/messages/later")):
+        found = facts(bench, path, body, kind)
+        assert (found.model, found.max_tokens, found.more_models) == ("m", 7, ("n",))
+        assert found.prompt_bytes == len(orjson.dumps(body))
+    assert facts(bench, "/v1/vector_stores", {"name": "x"}).max_tokens == 0
 
 
 def test_a_request_without_a_body(bench: Any) -> None:

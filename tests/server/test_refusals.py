@@ -1,5 +1,6 @@
 """Protocol errors: answered in JSON, connection closed, and nothing reaches the application."""
 
+import json
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "tab for space": (b"GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed_request"),
     "control in the first line": (b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed_request"),
     "bad method": (b"G{T / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed_request"),
-    "unknown method": (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unsupported_method"),
+    "HTTP/2's preface": (b"PRI * HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unsupported_method"),
+    "no method's length": (b"B" * 33 + b" / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unsupported_method"),
     "lower-case method": (b"Get / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unsupported_method"),
     "TRACE": (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unsupported_method"),
     "CONNECT": (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 501, "unsupported_method"),
@@ -178,3 +180,29 @@ def test_uvicorns_concurrency_limit_is_kept(serve: Any) -> None:
     served.wait(lambda: len(served.server.server_state.connections) == 3)
     response = clients[0].send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").response()
     assert (response.status, response.error()["code"]) == (503, "overloaded")
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        (b"/v1/messages", {"type", "error", "request_id"}),
+        (b"/workers/echo/x", {"error", "code", "request_id"}),
+        (b"/v1/chat/completions", {"error"}),
+        (b"http://x/v1/messages", {"type", "error", "request_id"}),
+        (b"/v1/messages/../messages", {"type", "error", "request_id"}),
+    ],
+)
+@pytest.mark.parametrize("more", [b"a: " + b"b" * 70_000, b"upgrade: websocket", b"content-length: x"])
+def test_it_is_in_the_dialect_of_the_path_with_an_id(served: Any, path: bytes, names: set[str], more: bytes) -> None:
+    response = served.connect().send(b"POST " + path + b" HTTP/1.1\r\n" + HOST + more + b"\r\n\r\n").response()
+    assert response.status in (400, 431, 501)
+    page = json.loads(response.body)
+    assert set(page) == names
+    assert len(response.headers["x-request-id"]) == 36
+    assert page.get("request_id", response.headers["x-request-id"]) == response.headers["x-request-id"]
+
+
+def test_methods_of_webdav_reach_the_application(served: Any) -> None:
+    for method in (b"PROPFIND", b"VERSION-CONTROL", b"QUERY"):
+        assert served.ask(method + b" /workers/x HTTP/1.1\r\n" + HOST + b"\r\n").status == 200
+    assert [call["method"] for call in served.calls] == ["PROPFIND", "VERSION-CONTROL", "QUERY"]
