@@ -95,12 +95,14 @@ class Queue(Policy):
         return self._placement(urgency, points, longest_s, deadline_ns)
 
     def _placement(self, urgency: Urgency, points: int, longest_s: float | None, deadline_ns: int | None) -> Placement:
-        longest_s = self._longest_s[urgency] if longest_s is None else longest_s
+        usual_s = self._longest_s[urgency]
+        longest_s = usual_s if longest_s is None else longest_s
         return Placement(
             urgency,
             points,
             min(longest_s, self._scheduler.http_wait_cap_s),
             deadline_ns,
+            usual_s,
             heartbeat_s=self.heartbeat_s if self.heartbeat else 0.0,
         )
 

@@ -417,7 +417,9 @@ class Scheduler:
 
     def _starves_ns(self, entry: Entry) -> int:
         begins = max(entry.arrived_ns, entry.waiter.not_before_ns)
-        return begins + min(int(self._settings.starvation_s * SECOND_NS), (entry.ends_ns - begins) // 2)
+        usual_ns = int(entry.waiter.placement.usual_wait_s * SECOND_NS)
+        longest_ns = max(entry.ends_ns - begins, usual_ns)
+        return begins + min(int(self._settings.starvation_s * SECOND_NS), longest_ns // 2)
 
     def _clockwork(self, now: int) -> None:
         for thing in self._agenda.due(now):

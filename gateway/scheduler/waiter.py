@@ -32,6 +32,7 @@ class Placement:
     points: int
     longest_wait_s: float
     deadline_ns: int | None = None
+    usual_wait_s: float = 0.0  # the longest of its urgency: who wishes a shorter one is not starved the sooner for it
     heartbeat_s: float = 0.0  # between two signs of life on a stream that waits; 0: none
 
 

@@ -228,3 +228,16 @@ async def test_a_part_of_ones_own_stays_open(queue: Any, bucket: Any) -> None:
     await queue.later(6.1)
     assert again.is_granted, "its own part is there again, the rest is not"
     assert not other.is_granted
+
+
+async def test_who_wishes_a_short_wait_is_not_starved_the_sooner(queue: Any, slots: Any) -> None:
+    limit = slots("a")
+    await queue.take(limit)
+    for number in range(8):
+        queue.wait([(limit, 1)], name=f"patient-{number}", client="patient", longest_s=60)
+    hasty = queue.wait([(limit, 1)], name="hasty", client="hasty", urgency="low", longest_s=2)
+    hasty.waiter.placement.usual_wait_s = 120
+    await queue.calm()
+    await queue.later(1.5)
+    assert not queue.scheduler.position("hasty").starved
+    assert "hasty" not in (await drain(queue, limit, ["taken"], most=5))[:5]
