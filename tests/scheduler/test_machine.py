@@ -44,9 +44,11 @@ class Asked:
 
 
 class QueueMachine(RuleBasedStateMachine):
+    loop: asyncio.AbstractEventLoop  # one for all examples
+
     @initialize(a=st.integers(1, 3), b=st.integers(1, 3), most=st.integers(3, 8))
     def begin(self, a: int, b: int, most: int) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.do(self._clear())  # of an example that was given up
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
         self.scheduler = Scheduler(self.store, self.clock)
@@ -65,6 +67,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     def do(self, awaited: Any) -> Any:
         return self.loop.run_until_complete(awaited)
+
+    async def _clear(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _calm(self) -> None:
         for _ in range(8):
@@ -236,7 +244,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.do(self._calm())
         assert not asyncio.all_tasks(self.loop)
         assert not self.store._holds
-        self.loop.close()
 
 
 quick = settings(
@@ -253,4 +260,8 @@ quick = settings(
 def test_any_sequence_agrees_with_exact_fractions() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(QueueMachine, settings=quick)
+    QueueMachine.loop = asyncio.new_event_loop()
+    try:
+        run_state_machine_as_test(QueueMachine, settings=quick)
+    finally:
+        QueueMachine.loop.close()
