@@ -28,6 +28,7 @@ from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.objects import ObjectWall
 from gateway.periods import Adjustments
+from gateway.pools import Pools
 from gateway.prices import Prices
 from gateway.proxy import Proxy
 from gateway.rebuild import rebuild
@@ -37,6 +38,7 @@ from gateway.records.store import Records
 from gateway.results import Results
 from gateway.routing.routing import Routing
 from gateway.routing.rules import Rules
+from gateway.runs import Runs
 from gateway.scheduler import Scheduler
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
@@ -60,6 +62,7 @@ class Gateway:
     adjustments: Adjustments
     results: Results
     prices: Prices
+    pools: Pools
     time_zone: str
 
     def __init__(self, loaded: Loaded, env: Mapping[str, str] = os.environ, clock: Clock | None = None) -> None:
@@ -72,6 +75,7 @@ class Gateway:
         self.draining = False
         self._env = env
         self._clients: Clients = {}
+        self._runs = Runs()
         self._demo: DemoServer | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._opened = AsyncExitStack()
@@ -111,6 +115,7 @@ class Gateway:
         self._wire()
         self._live = await self._build(settings)
         self._route(self._live, settings)
+        await self.pools.declare(self.store)
         self.first_keys = await self.records.keys.first_keys(taken=settings.clients)
         await self._people(settings)
         await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
@@ -176,15 +181,16 @@ class Gateway:
         loaded = await asyncio.to_thread(load, self.loaded.path, self.loaded.flags, self._env)
         settings = effective(loaded.settings, self._env)
         changed = changes(effective(self.loaded.settings, self._env), settings)
-        before = self._live, dict(self._clients)
+        before = self._live, dict(self._clients), self.pools
         try:
             live = await self._build(settings)
             await self._people(settings)
         except BaseException:
-            self._clients = before[1]
+            _, self._clients, self.pools = before
             raise
         self._live, self.loaded = live, loaded
         self._route(live, settings)
+        await self.pools.declare(self.store)
         await self.scheduler.refresh()
         kept = {id(client) for _, client in self._clients.values()}
         unused = [client for _, client in before[1].values() if id(client) not in kept]
@@ -211,6 +217,7 @@ class Gateway:
         self.scheduler.http_wait_cap_s = settings.server.http_wait_cap_s
         self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
+        self.pools = Pools(settings.pools, self.clock, self._runs)
         live, self._clients = assemble(settings, self, self._clients)
         return live
 

@@ -28,6 +28,7 @@ from gateway.upstream.base import Timeouts, UpstreamClient
 if TYPE_CHECKING:
     from gateway.config import Settings
     from gateway.config.endpoints import EndpointSettings, ModelSettings, ProviderSettings, WorkerSettings
+    from gateway.pools import Pools
 
 #: Upstream clients by provider name, with the settings they were made from: a reload keeps those that are the same.
 Clients = dict[str, tuple[object, UpstreamClient]]
@@ -36,12 +37,20 @@ Clients = dict[str, tuple[object, UpstreamClient]]
 def assemble(settings: Settings, gate: Gate, clients: Clients) -> tuple[Live, Clients]:
     """Builds what depends on the configuration. `clients` are those in use; gives those of the new configuration."""
     kept: Clients = {}
+    pools = gate.pools
     providers = {name: _provider(name, one, one.kind, clients, kept) for name, one in settings.providers.items()}
     workers = {name: _provider(name, one, "http", clients, kept, "worker:") for name, one in settings.workers.items()}
+    for name, one in settings.workers.items():
+        workers[name].pools = pools.use(name, one.pools)
+        workers[name].stated_pools = frozenset(one.stated_pools)
+        pools.stated |= workers[name].stated_pools
     prices = gate.prices
     everything = Providers(providers, workers)
+    entries = [_entry(name, model, providers, prices, pools) for name, model in settings.models.items()]
+    drawn = [(target.pools, target.provider.name) for entry in entries for target in entry.targets]
+    pools.learn_by([*drawn, *((worker.pools, name) for name, worker in workers.items())])
     catalog = Catalog(
-        (_entry(name, model, providers, prices) for name, model in settings.models.items()),
+        entries,
         reprice=lambda target: replace(
             target, quote=_quote(prices, target.provider, target.model, target.upstream_model)
         ),
@@ -191,7 +200,8 @@ def _client(one: EndpointSettings, timeouts: Timeouts) -> UpstreamClient:
     return NativeClient(one.base_url, timeouts, max_connections=most, ssl_context=context)
 
 
-def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], prices: Prices) -> Entry:
+def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], prices: Prices, pools: Pools) -> Entry:
+    use = pools.use(name, model.pools)
     targets = tuple(
         Target(
             provider=providers[target.provider],
@@ -205,6 +215,7 @@ def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], p
             unbounded_tokens=model.unbounded_tokens,
             enforce_output_cap=model.enforce_output_cap,
             weight=target.weight or 0,
+            pools=use if target.pools is None else pools.use(name, target.pools),
         )
         for target in model.targets
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.pipeline import Pipeline
     from gateway.records.rows import AttemptRow
     from gateway.routes import Route
+    from gateway.routing.told import Told
     from gateway.scheduler import Placement, Queued
     from gateway.targets import Target
 
@@ -148,6 +149,7 @@ class Call:
         "facts",
         "first_bytes",
         "headers",
+        "heard",
         "held",
         "hold",
         "id",
@@ -229,6 +231,7 @@ class Call:
         self.held: list[Held] = []  # in the order of the hold's wants
         self.placement: Placement | None = None  # how it stands in the queue; None: it refuses instead of waiting
         self.not_before_ns = 0  # monotonic; it waits at least until then (off-peak)
+        self.heard: list[tuple[Target, Told, int]] = []  # what providers said of their limits, when (monotonic)
         self.queued: Queued | None = None  # how it waited, if it did
         self.beat: Beat | None = None  # writes a comment on a stream that has not begun; for signs of life
         self.shadows: list[Need] = []  # needs of observing policies

@@ -28,6 +28,7 @@ from gateway.routing.attempts import LONGEST_ASIDE_S, Attempts, Choice, Failed
 from gateway.routing.keyring import Credential
 from gateway.routing.patience import retry_after
 from gateway.routing.routing import Routing
+from gateway.routing.told import listen
 from gateway.server.headers import response_headers
 from gateway.targets import Target
 from gateway.upstream.base import FirstByteTimeout, TotalTimeout, UpstreamError, UpstreamRequest, UpstreamResponse
@@ -341,6 +342,10 @@ class Forwarder:
             self._bound(call, request, kind.name)
         attempt.sent_ns = self._now_ns()
         response = await provider.client.send(request)
+        if attempt.target.pools is not None and credential is None:  # of several keys each has limits of its own
+            said = listen(response.status, response.headers, self._wall_ns())
+            if said is not None:
+                await call.pipeline.heard(call, attempt.target, said, self._now_ns())
         waited_ns = self._now_ns() - attempt.sent_ns
         attempt.row.ttfb_us = waited_ns // 1000
         call.upstream_ns += waited_ns

@@ -22,6 +22,7 @@ from gateway.holds import HOLD_TTL_S
 from gateway.metrics import Metrics
 from gateway.policy import Policy
 from gateway.ratelimit import refusal, span
+from gateway.routing.told import Told
 from gateway.scheduler import Option, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
@@ -66,6 +67,7 @@ class Pipeline:
         split = next((i for i, step in enumerate(steps) if not step.policy.before_body), len(steps))
         self._greeting, self._admission = steps[:split], steps[split:]
         self.policies = list(policies)
+        self._hearing = [one for one in policies if type(one).heard is not Policy.heard and one.mode == "enforce"]
         self._store = store
         self._scheduler = scheduler
         self._shadows: dict[Limit, Limit] = {}
@@ -101,10 +103,25 @@ class Pipeline:
                 return
             if outcome.attempted or outcome.kind == "answered":
                 await self._store.settle(hold, _settled(call, outcome))
+                for target, told, at_ns in call.heard:
+                    await self._hear(call, target, told, at_ns)
             else:
                 await self._store.release(hold)
         except Exception:
             structlog.get_logger().exception("settlement failed", call=call.id)
+
+    async def heard(self, call: Call, target: Target, told: Told, at_ns: int) -> None:
+        """A reply's head said at `at_ns` how its provider's limits stand. Said again after the settlement, which may
+        give back more than the provider has."""
+        call.heard.append((target, told, at_ns))
+        await self._hear(call, target, told, at_ns)
+
+    async def _hear(self, call: Call, target: Target, told: Told, at_ns: int) -> None:
+        for policy in self._hearing:
+            try:
+                await policy.heard(call, target, told, at_ns)
+            except Exception:
+                structlog.get_logger().exception("policy failed", policy=policy.name, call=call.id)
 
     def limits(self, call: Call) -> list[Limit]:
         """What bounds this caller, for the headers of an answer that came before the reservation."""
@@ -441,4 +458,15 @@ def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
         reasoning_tokens=row.reasoning_tokens,
         units=row.units or {},
     )
-    return replace(outcome, kind="failed", status=row.status, usage=usage, cost_pusd=row.cost_pusd, chunks=None)
+    at = (row.provider, row.model, row.upstream_model)
+    target = next((one for one in call.targets if (one.provider.name, one.model, one.upstream_model) == at), None)
+    return replace(
+        outcome,
+        kind="failed",
+        status=row.status,
+        usage=usage,
+        cost_pusd=row.cost_pusd,
+        chunks=None,
+        error=None,
+        target=outcome.target if target is None else target,
+    )

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from gateway.directory import Directory
     from gateway.events import Events
     from gateway.metrics import Metrics
+    from gateway.pools import Pools
     from gateway.prices import Prices
     from gateway.results import Results
+    from gateway.routing.told import Told
     from gateway.scheduler import Scheduler
     from gateway.state.store import Limit, Store
+    from gateway.targets import Target
 
 Mode = Literal["enforce", "observe"]
 Applied = None | Awaitable[None] | AsyncGenerator[None, Outcome]
@@ -34,6 +37,7 @@ class Gate(Protocol):
     events: Events
     directory: Directory
     results: Results
+    pools: Pools
     time_zone: str
 
 
@@ -59,6 +63,10 @@ class Policy:
     def limits(self, call: Call) -> Sequence[Limit]:
         """The limits that bound this caller, for the rate-limit headers of answers given before any reservation."""
         return ()
+
+    async def heard(self, call: Call, target: Target, told: Told, at_ns: int) -> None:
+        """A reply's head said at `at_ns` (monotonic) how the provider's own limits stand. Told when it came and again
+        when the call is settled; only of targets that take of a pool."""
 
     def apply(self, call: Call) -> Applied:
         """Decides on one call."""

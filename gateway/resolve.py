@@ -94,5 +94,5 @@ class Resolver:
         found = self._plain.get(key)
         if found is None:
             quote = self._prices.quote(provider.kind.name, provider.name, name, name)
-            found = self._plain[key] = Target(provider, name, name, quote)
+            found = self._plain[key] = Target(provider, name, name, quote, pools=provider.pools)
         return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.usage import Estimate
 
 if TYPE_CHECKING:
     from gateway.call import Facts
+    from gateway.pools import PoolUse
     from gateway.prices import Quote
     from gateway.providers.base import Provider
 
@@ -25,7 +26,7 @@ class Target:
     unbounded_tokens: int = 32_768  # reserved for work without a bound
     enforce_output_cap: bool = False
     weight: int = 0  # consecutive targets that have one share the load; 0: tried in its place
-    pools: dict[str, str] = field(default_factory=dict)
+    pools: PoolUse | None = None  # what a call takes of which pools
 
     def estimate(self, facts: Facts) -> Estimate:
         """TERMS 4: input at one token a byte, output at n x max_tokens, unbounded work by its configured figure."""

@@ -26,6 +26,7 @@ from gateway.config.people import (
     QuotaSettings,
     TierSettings,
 )
+from gateway.config.pools import DedicatedSettings, PoolSettings
 from gateway.config.problems import ConfigError, Problem, show_problems
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.settings import Settings
@@ -35,12 +36,14 @@ __all__ = [
     "BudgetSettings",
     "ClientSettings",
     "ConfigError",
+    "DedicatedSettings",
     "EndpointSettings",
     "HedgeSettings",
     "KeySettings",
     "Loaded",
     "ModelSettings",
     "OrgSettings",
+    "PoolSettings",
     "PriceSettings",
     "Problem",
     "ProviderSettings",

@@ -27,6 +27,7 @@ def cross_check(settings: Settings, live: Settings, place: Place) -> list[Proble
         *_aliases(settings, place),
         *_clients(settings, place),
         *_workers(settings, place),
+        *_pools(settings, place),
     ]
 
 
@@ -109,6 +110,33 @@ def _workers(settings: Settings, place: Place) -> Iterator[Problem]:
                 value=False,
                 expected="one of the two tables",
             )
+
+
+def _pools(settings: Settings, place: Place) -> Iterator[Problem]:
+    """Whoever takes of a pool names one that is there."""
+    named: list[Path] = []
+    for model, one in settings.models.items():
+        named += [("models", model, "pools", pool) for pool in one.pools]
+        for index, target in enumerate(one.targets):
+            named += [("models", model, "targets", index, "pools", pool) for pool in target.pools or ()]
+    for worker, it in settings.workers.items():
+        named += [("workers", worker, "pools", pool) for pool in it.pools]
+        for index, pool in enumerate(it.stated_pools):
+            if pool not in settings.pools:
+                yield _no_pool(pool, ("workers", worker, "stated_pools", index), settings, place, value=True)
+    for path in named:
+        if path[-1] not in settings.pools:
+            yield _no_pool(str(path[-1]), path, settings, place, value=False)
+
+
+def _no_pool(name: str, path: Path, settings: Settings, place: Place, *, value: bool) -> Problem:
+    return place.problem(
+        f"unknown pool {name!r}",
+        path,
+        value=value,
+        expected=f"one of {', '.join(settings.pools)}",
+        hint=near(name, settings.pools) or f"add a table [pools.{dotted((name,))}]",
+    )
 
 
 def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]:

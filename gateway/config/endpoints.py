@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
 
 from gateway.config.values import (
+    Amounts,
     BaseUrl,
     FilePath,
     HeaderName,
@@ -128,6 +129,8 @@ class WorkerSettings(EndpointSettings):
     actions: Names = ()
     timeout_s: SomeSeconds = 30.0
     max_concurrent: Positive = 10
+    pools: Amounts = Field(default_factory=dict)
+    stated_pools: Names = ()
 
     @property
     def timeouts(self) -> TimeoutSettings:
@@ -154,6 +157,7 @@ class TargetSettings(Section):
 
     to: str
     weight: Positive | None = None
+    pools: Amounts | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -185,6 +189,7 @@ class ModelSettings(Section):
     default_output_tokens: Positive = 1024
     unbounded_tokens: Positive = 32_768
     enforce_output_cap: bool = False
+    pools: Amounts = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from gateway.config.endpoints import ModelSettings, PriceSettings, ProviderSettings, WorkerSettings
 from gateway.config.machine import RecordsSettings, ServerSettings, StateSettings
 from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, TierSettings
+from gateway.config.pools import PoolSettings, with_builtin_pools
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
 
-DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "offpeak", "budget", "queue")
+DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "offpeak", "budget", "pool", "queue")
 
 
 def _with_builtin_tiers(value: Any) -> Any:
@@ -47,6 +48,9 @@ class Settings(Section):
     models: dict[PublicName, ModelSettings] = Field(default_factory=dict)
     workers: dict[Name, WorkerSettings] = Field(default_factory=dict)
     tiers: Annotated[dict[Name, TierSettings], BeforeValidator(_with_builtin_tiers)] = Field(
+        default_factory=dict, validate_default=True
+    )
+    pools: Annotated[dict[Name, PoolSettings], BeforeValidator(with_builtin_pools)] = Field(
         default_factory=dict, validate_default=True
     )
     orgs: dict[Id, OrgSettings] = Field(default_factory=dict)

@@ -139,6 +139,18 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+#: What of a call a pool may count, besides a figure of the configuration.
+MEASURES = ("tokens", "input_tokens", "output_tokens", "requests", "images", "characters", "bytes")
+
+
+def _amount(value: Any) -> int | str:
+    if value in MEASURES and isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise wrong(f"a whole number of units a call, or one of {', '.join(map(plain_text, MEASURES))}")
+    return value
+
+
 def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -335,4 +347,11 @@ Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 Name = Annotated[str, _named(_NAME, "a name of letters, digits, '.', '_' and '-', at most 64")]
 Id = Annotated[str, _named(_ID, "an id of letters, digits and any of ._:@+-, at most 128")]
 PublicName = Annotated[str, AfterValidator(_public_name)]
+Amount = Annotated[
+    int | str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": list(MEASURES)}]}),
+]
+#: By pool, what a call takes of it.
+Amounts = dict[Name, Amount]
 PublicNames = Annotated[tuple[PublicName, ...], BeforeValidator(_listed)]

@@ -15,6 +15,7 @@ from gateway.upstream.base import Timeouts
 
 if TYPE_CHECKING:
     from gateway.call import Call, Facts
+    from gateway.pools import PoolUse
     from gateway.routes import Route
     from gateway.targets import Target
     from gateway.upstream.base import UpstreamClient
@@ -108,6 +109,8 @@ class Provider:
     max_concurrent: int = 100
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
     attempt_header: bytes = b""  # the request header that tells the attempt's id, so that both sides can be compared
+    pools: PoolUse | None = None  # of a worker: what a call takes of which pools
+    stated_pools: frozenset[str] = frozenset()  # of a worker: those of which a caller may state an amount
     sent_headers: list[Header] = field(default_factory=list, repr=False)  # credentials and fixed headers, built once
     credentials: list[list[Header]] = field(default_factory=list, repr=False)  # the same for each key, of several
     health_path: bytes = b""  # answers for nothing; "" asks for a connection only

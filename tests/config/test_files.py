@@ -89,9 +89,10 @@ def test_every_setting_is_in_gateway_toml(everything):
 
 
 def test_what_is_switched_off_shows_the_default_where_there_is_one(everything):
-    """Where the default is none or empty, an example stands instead; tiers are built in and compared by loading."""
+    """Where the default is none or empty, an example stands instead; tiers and pools are built in and compared by
+    loading."""
     wrong = []
-    for model, key, value in written(Settings, {k: v for k, v in everything.items() if k != "tiers"}):
+    for model, key, value in written(Settings, {k: v for k, v in everything.items() if k not in ("tiers", "pools")}):
         field = next(field for name, field in model.model_fields.items() if (field.alias or name) == key)
         if field.is_required() or field.default_factory is not None or model_of(field.annotation) is not None:
             continue

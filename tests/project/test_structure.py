@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gateway", "policies")
 #: What a policy may know of the gateway.
 ALLOWED_TO_POLICIES = {
-    "gateway.policy",
+    "gateway.policy", "gateway.pools", "gateway.state.plan", "gateway.routing.told",
     "gateway.scheduler", "gateway.call", "gateway.errors", "gateway.events", "gateway.prices", "gateway.state.store",
     "gateway.clients", "gateway.scopes", "gateway.usage", "gateway.targets", "gateway.directory", "gateway.rates",
     "gateway.periods", "gateway.ratelimit", "gateway.clock", "gateway.metrics", "gateway.routes", "gateway.wishes",
