@@ -116,7 +116,8 @@ class Pool:
         return self.at(self._clock.wall_ns()).view("", False, False)
 
     def _turned(self, wall_ns: int) -> Era:
-        start, parts, end = 0, list[DedicatedSettings](), 2**63
+        start, end = 0, 2**63
+        parts: list[DedicatedSettings] = []
         for at, dedicated in self.settings.eras():
             if at > wall_ns:
                 end = at
