@@ -276,6 +276,12 @@ class Forwarder:
                     found = beginning_of(route, attempt.held)
         return found
 
+    async def _hear(self, call: Call, target: Target, response: UpstreamResponse) -> None:
+        """What the provider says of its limits; with several keys each has its own, and the keyring looks after them."""
+        said = listen(response.status, response.headers, self._wall_ns())
+        if said is not None:
+            await call.pipeline.heard(call, target, said, self._now_ns())
+
     def _intend(self, call: Call, plan: Attempts, choice: Choice) -> Attempt:
         target = choice.target
         if call.deadline_ns is not None:
@@ -342,10 +348,8 @@ class Forwarder:
             self._bound(call, request, kind.name)
         attempt.sent_ns = self._now_ns()
         response = await provider.client.send(request)
-        if attempt.target.pools is not None and credential is None:  # of several keys each has limits of its own
-            said = listen(response.status, response.headers, self._wall_ns())
-            if said is not None:
-                await call.pipeline.heard(call, attempt.target, said, self._now_ns())
+        if attempt.target.pools is not None and attempt.choice.credential is None:
+            await self._hear(call, attempt.target, response)
         waited_ns = self._now_ns() - attempt.sent_ns
         attempt.row.ttfb_us = waited_ns // 1000
         call.upstream_ns += waited_ns

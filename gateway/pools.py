@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -181,18 +182,20 @@ class Pools:
         for pool in self.by_name.values():
             await store.parts(pool.whole)
 
-    async def snapshot(self, store: Store) -> list[dict[str, Any]]:
-        """How all pools stand, for people."""
-        return [await self._stands(pool, store) for pool in self.by_name.values()]
+    async def snapshot(self, store: Store, waiting: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """How all pools stand, for people; given the names of the limits for which calls wait, one a call."""
+        counts = Counter(waiting)
+        return [await self._stands(pool, store, counts) for pool in self.by_name.values()]
 
     @staticmethod
-    async def _stands(pool: Pool, store: Store) -> dict[str, Any]:
+    async def _stands(pool: Pool, store: Store, counts: Counter[str]) -> dict[str, Any]:
         parts = await store.parts(pool.whole)
         levels = await store.levels([span.window for span in pool.spans])
         by_name = {level.name: _shown(level) for level in parts}
         return {
             "name": pool.name,
             "unit": pool.unit,
+            "waiting": counts[pool.whole.name] + sum(counts[span.window.name] for span in pool.spans),
             "shared": by_name[SHARED],
             "reserved": by_name.get(RESERVED),
             "dedicated": {

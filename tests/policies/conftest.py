@@ -17,6 +17,7 @@ from gateway.metrics import Metrics
 from gateway.periods import Adjustments
 from gateway.pipeline import Pipeline
 from gateway.policy import Policy, build
+from gateway.pools import Pools
 from gateway.prices import Prices
 from gateway.routes import TABLE
 from gateway.scheduler import Scheduler
@@ -73,6 +74,7 @@ class Bench:
         self.scheduler = Scheduler(self.store, self.clock)
         self.events = Events(self.clock)
         self.directory = Directory(b"pepper", self.clock)
+        self.pools = Pools({}, self.clock)
 
     def policy(self, name: str, **settings: Any) -> Policy:
         policy = build(name, settings)
