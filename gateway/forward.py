@@ -277,7 +277,7 @@ class Forwarder:
         return found
 
     async def _hear(self, call: Call, target: Target, response: UpstreamResponse) -> None:
-        """What the provider says of its limits; with several keys each has its own, and the keyring looks after them."""
+        """What the provider says of its limits; with several keys each has its own (see Keyring)."""
         said = listen(response.status, response.headers, self._wall_ns())
         if said is not None:
             await call.pipeline.heard(call, target, said, self._now_ns())
