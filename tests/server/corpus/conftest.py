@@ -50,6 +50,8 @@ class Case:
         smuggled = self.smuggled(path)
         for name, value in ((b"{n}", b"%d" % len(smuggled)), (b"{x}", b"%x" % len(smuggled)), (b"{s}", smuggled)):
             raw = raw.replace(name, value)
+        if b"\r\nHost: x\r\n" not in raw and self.serves:
+            return raw.replace(b"\r\n", b"\r\n" + credential, 1)
         return raw.replace(b"\r\nHost: x\r\n", b"\r\nHost: x\r\n" + credential)
 
     @staticmethod
@@ -57,8 +59,8 @@ class Case:
         """A whole request, as a body."""
         return b"GET %b/smuggled HTTP/1.1\r\nHost: y\r\n\r\n" % path
 
-    def expected(self, prefix: bytes = b"") -> list[Seen]:
-        smuggled = self.smuggled(prefix + b"/" + self.mark)
+    def expected(self) -> list[Seen]:
+        smuggled = self.smuggled(b"/" + self.mark)
         rows = ([part.encode() for part in row] for row in self.serves)
         return [Seen(method, target, body.replace(b"{s}", smuggled)) for method, target, body in rows]
 
@@ -103,8 +105,13 @@ class Upstream(socketserver.ThreadingTCPServer):
         self.strays: list[bytes] = []
         self.port = self.server_address[1]
 
-    def of(self, case: Case) -> list[Seen]:
-        return [normal(*request, case.mark) for request in self.requests if case.mark in request[1]]
+    def of(self, case: Case, prefix: bytes = b"") -> list[Seen]:
+        """What came of a case; `prefix` stands before its path in bodies, too."""
+        return [
+            normal(method, target, body.replace(prefix + b"/" + case.mark, b"/" + case.mark), case.mark)
+            for method, target, body in self.requests
+            if case.mark in target
+        ]
 
 
 class UpstreamConnection(socketserver.StreamRequestHandler):
@@ -122,22 +129,35 @@ class UpstreamConnection(socketserver.StreamRequestHandler):
                 head.append(header.lower().split(b":", 1))
             lengths = [int(value) for name, value in head if name == b"content-length"]
             closing = (b"connection", b"close") in {(name, value.strip()) for name, value in head}
-            odd = any(name == b"transfer-encoding" for name, _ in head) or len(lengths) > 1
+            codings = [value for name, value in head if name == b"transfer-encoding"]
+            odd = codings not in ([], [b" chunked\r\n"]) or len(lengths) + len(codings) > 1
             if len(parts) != 3 or parts[2] not in (b"HTTP/1.1\r\n", b"HTTP/1.0\r\n") or odd:
                 self.server.strays.append(line + repr(head).encode())
                 return
-            body = self.rfile.read(lengths[0]) if lengths else b""
+            body = self.rfile.read(lengths[0]) if lengths else self.chunks() if codings else b""
             self.server.requests.append((parts[0], parts[1], body))
             self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * (parts[0] != b"HEAD")))
             self.wfile.write(b"ok" * (parts[0] != b"HEAD"))
             if closing:
                 return
 
+    def chunks(self) -> bytes:
+        """A body in chunks, written as plainly as can be."""
+        body = b""
+        while (line := self.rfile.readline()) != b"0\r\n":
+            piece = self.rfile.read(int(line, 16))
+            if line != b"%x\r\n" % len(piece) or self.rfile.readline() != b"\r\n":
+                self.server.strays.append(line)
+            body += piece
+        if self.rfile.readline() != b"\r\n":
+            self.server.strays.append(b"trailers")
+        return body
+
 
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[list[Upstream]]:
-    """One for us, one for nginx."""
-    running = [Upstream(), Upstream()]
+    """One for each server that is compared."""
+    running = [Upstream(), Upstream(), Upstream()]
     threads = [threading.Thread(target=each.serve_forever, args=(0.05,)) for each in running]
     for thread in threads:
         thread.start()
@@ -158,9 +178,33 @@ class Address:
     credential: bytes = b""
 
 
+@pytest.fixture(scope="module", params=["protocol", "gateway"])
+def candidate(request: pytest.FixtureRequest) -> Address:
+    """The server under test: the protocol class before a small proxy, and the gateway as it is."""
+    found: Address = request.getfixturevalue({"protocol": "protocol_alone", "gateway": "whole"}[request.param])
+    return found
+
+
+GATEWAY = """
+[workers.x]
+base_url = "http://127.0.0.1:{port}"
+[clients.tester]
+quota = {{ requests = ["1000000/minute"], concurrent = 1000 }}
+[[clients.tester.keys]]
+secret = "tg-test-corpus-key"
+"""
+
+
 @pytest.fixture(scope="module")
-def candidate(upstreams: list[Upstream], start_server: Any) -> Address:
-    """The server under test: the protocol class before a small proxy. Another server can take its place here."""
+def whole(upstreams: list[Upstream], start_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Address:
+    """The gateway itself, with the upstream as a worker."""
+    server = start_module(tmp_path_factory.mktemp("gateway"), GATEWAY.format(port=upstreams[2].port))
+    return Address(server.port, upstreams[2], b"/workers/x", b"Authorization: Bearer tg-test-corpus-key\r\n")
+
+
+@pytest.fixture(scope="module")
+def protocol_alone(upstreams: list[Upstream], start_server: Any) -> Address:
+    """The protocol class before a small proxy."""
     upstream = upstreams[0]
     rules = RequestRules("http")
 
@@ -318,6 +362,8 @@ def outcomes(cases: list[Case], candidate: Address, nginx: Address) -> dict[str,
     assert candidate.upstream.strays == []
     assert [request for request in candidate.upstream.requests if b"case" not in request[1]] == []
     return {
-        case.name: Outcome(*answer, candidate.upstream.of(case), nginx.upstream.of(case), h11_reads(case))
+        case.name: Outcome(
+            *answer, candidate.upstream.of(case, candidate.prefix), nginx.upstream.of(case), h11_reads(case)
+        )
         for case, answer in zip(cases, told, strict=True)
     }

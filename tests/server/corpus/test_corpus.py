@@ -6,8 +6,8 @@ Refusing what the others accept is allowed; accepting what both refuse, or readi
 from typing import Any
 
 
-def test_what_reaches_the_upstream_is_what_was_meant(case: Any, outcome: Any, candidate: Any) -> None:
-    expected = case.expected(candidate.prefix)
+def test_what_reaches_the_upstream_is_what_was_meant(case: Any, outcome: Any) -> None:
+    expected = case.expected()
     assert outcome.ours == expected
     assert outcome.statuses[: len(expected)] == [200] * len(expected)
     refused = outcome.statuses[len(expected) :]
