@@ -40,7 +40,7 @@ bench:  ## about 3 minutes: us and plain proxies side by side on one pinned core
 bench-peers:  ## the same, with other AI gateways beside us (long)
 	@scripts/setup dev
 	@scripts/setup system curl nginx wrk gcc
-	@$(PY) -m loadtests.bench --peers
+	@$(PY) -m loadtests.bench --long --peers
 
 twins:  ## apply each recorded mutation and expect its test to go red
 	@scripts/setup dev
