@@ -4,6 +4,7 @@ import os
 import resource
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -183,20 +184,18 @@ def test_slow_senders_are_closed_on_schedule(port: int) -> None:
 
 @pytest.mark.slow
 def test_others_keep_their_throughput_beside_slow_senders(server: tuple[int, int]) -> None:
-    """Paired blocks in one run. What else the machine does only ever adds to the cost of a request, so the cheapest
-    blocks are compared; more of them while they can't tell."""
+    """Pairs of blocks in one run, and the median of their ratios; more pairs while the machine is too noisy to tell."""
     port, process = server
     client = FastClient(port)
-    alone: list[float] = []
-    beside: list[float] = []
-    end = time.monotonic() + 60
-    while time.monotonic() < end and (len(alone) < 4 or max(beside) < 0.95 * max(alone)):
+    ratios: list[float] = []
+    end = time.monotonic() + 80
+    while time.monotonic() < end and (len(ratios) < 5 or statistics.median(ratios) < 0.95):
         client.throughput(process)  # the going of the senders before is not measured
-        alone.append(client.throughput(process))
+        alone = client.throughput(process)
         with slow_senders(port):
             client.throughput(process)  # nor is their coming
-            beside.append(client.throughput(process))
+            ratios.append(client.throughput(process) / alone)
     client.socket.close()
-    ratio = max(beside) / max(alone)
-    print(f"throughput beside {COUNT} slow senders: {ratio:.3f} ({len(alone)} pairs)")
+    ratio = statistics.median(ratios)
+    print(f"throughput beside {COUNT} slow senders: {ratio:.3f} (median of {len(ratios)} pairs)")
     assert ratio >= 0.95
