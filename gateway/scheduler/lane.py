@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Names of the lines at which a call's options would wait, one tuple an option.
 Signature = tuple[tuple[str, ...], ...]
+LaneKey = tuple[str, int, Signature]
 #: Entries of calls that left are swept out of a heap when there are more of them than of others, and at least this.
 SLACK = 32
 
@@ -76,8 +77,21 @@ class Entry:
             self.options = [option for option, _ in both]
             self.signature = tuple([names for _, names in both])
 
+    @property
+    def key(self) -> LaneKey:
+        """Of the lane in which it stands."""
+        return self.waiter.client, self.band, self.signature
+
     def __lt__(self, other: object) -> bool:
         return False  # what is due at the same moment has no order
+
+
+def amount_of(entry: Entry, name: str) -> int:
+    """What a call takes of the limit of that name, on the first option that needs it."""
+    for names, option in zip(entry.signature, entry.options, strict=True):
+        if name in names:
+            return option.held[names.index(name)][2]
+    return 1
 
 
 def _with_own(option: Option) -> list[tuple[Option, tuple[str, ...]]]:
@@ -104,9 +118,6 @@ class Spot:
         self.stamp = 0  # the newest of its entries in the line's heap; others are stale
         self.start = 0  # virtual start and finish of the lane's first call
         self.tag = 0
-
-
-LaneKey = tuple[str, int, Signature]
 
 
 class Lane:
@@ -167,6 +178,10 @@ class Lane:
         while heap and heap[0][1].lane is not self:
             heappop(heap)
         return heap[0][1] if heap else None
+
+    def index(self, entry: Entry) -> int:
+        """How many of its own lane are before it."""
+        return 0 if self.head is entry else sum([one.seq < entry.seq for one in self.entries()])
 
     def entries(self) -> list[Entry]:
         """All who wait here, in the order they came."""

@@ -7,7 +7,7 @@ from math import exp, log
 
 from gateway.metrics import Metrics
 from gateway.scheduler.settings import BANDS, SECOND_NS
-from gateway.state.store import Bucket, Limit, Slots
+from gateway.state.store import Limit, Slots
 
 #: The pace is that of about so many of the last grants, within these bounds of seconds.
 GRANTS = 64
@@ -70,7 +70,7 @@ class Pace:
     @property
     def is_measured(self) -> bool:
         """Enough was seen to refuse somebody for it."""
-        return self._count >= 4.0 or isinstance(self.limit, Bucket)
+        return self._count >= 4.0 or self.limit.refill_per_s is not None
 
     @property
     def mean(self) -> float:
@@ -81,9 +81,9 @@ class Pace:
         """Units a second."""
         time_s = self._time_s + max(0, now - self._at) / SECOND_NS
         limit = self.limit
-        if isinstance(limit, Bucket):
+        refill = limit.refill_per_s
+        if refill is not None:
             # What is refilled while a large call waits for it is not lost; refunds come besides.
-            refill = limit.refill * SECOND_NS / limit.per_ns
             return max(refill, (self._work + PRIOR_S * refill) / (time_s + PRIOR_S))
         if self._count >= 4.0 and time_s > 0:
             return self._work / time_s

@@ -10,7 +10,7 @@ O(log n), and what wakes a line costs nothing for those behind its first.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, Task, get_running_loop, sleep
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from gateway.call import Call, Held
@@ -19,21 +19,21 @@ from gateway.errors import GatewayError, LimitError, QueueFull, RateLimited
 from gateway.metrics import Metrics
 from gateway.ratelimit import span
 from gateway.scheduler.agenda import Agenda
-from gateway.scheduler.lane import Entry, Lane, LaneKey, Spot
-from gateway.scheduler.line import Ahead, Line, cost
-from gateway.scheduler.pace import Honesty, Pace
+from gateway.scheduler.board import Board
+from gateway.scheduler.lane import Entry, Lane, Spot
+from gateway.scheduler.line import Line
+from gateway.scheduler.pace import Honesty
+from gateway.scheduler.picture import Picture, estimate
 from gateway.scheduler.roll import Roll
-from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_change, priority
+from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_change
 from gateway.scheduler.view import Snapshot, View
 from gateway.scheduler.waiter import Option, Queued, Waiter, level_of
-from gateway.state.store import Grant, Lack, Limit, Slots, Store, Want
+from gateway.state.store import Grant, Lack, Slots, Store, Want
 
 #: Slots come back when somebody lets go, which is told at once; asking again after this is for leases that ran out.
 SLOTS_ASKED_NS = 10 * SECOND_NS
 #: Who will not wait at all still has all its targets tried.
 SHORTEST_NS = 5_000_000
-#: Paces that are remembered; the oldest is forgotten.
-MOST_PACES = 10_000
 #: No refusal asks to come back sooner.
 SOONEST_S = 0.05
 #: Calls renewed at a reload between two turns of the loop.
@@ -58,12 +58,8 @@ class Scheduler:
         self._now = clock.now_ns
         self._settings = QueueSettings()
         self._roll = Roll()
-        self._lanes: dict[LaneKey, Lane] = {}
-        self._lines: dict[str, Line] = {}
-        self._parts: dict[str, dict[str, None]] = {}  # lines at parts of a limit, by the limit's name
-        self._paces: dict[str, Pace] = {}
-        self._fresh: list[Lane] = []
-        self._dirty: dict[Line, None] = {}
+        self._board = Board(self.wake, self._tell_late)
+        self._picture = Picture(self._board, self._roll)
         self._agenda = Agenda(self._now, self.wake)
         self._hour = Hour()
         self._seqs = count(1)
@@ -87,17 +83,15 @@ class Scheduler:
     def configure(self, settings: QueueSettings) -> None:
         """Takes up other settings; those who wait keep their place."""
         self._settings = settings
-        for line in self._lines.values():
+        self._board.floor_every = settings.floor_every
+        for line in self._board.lines.values():
             line.floor_every = settings.floor_every
 
     # ---- Coming and going --------------------------------------------------------------------------------------------
 
     def contended(self, held: Iterable[Held]) -> bool:
         """Whether others wait for one of these already: a newcomer does not overtake them."""
-        if not self._roll.entries:
-            return False
-        lines = self._lines
-        return bool(self._fresh) or any(limit.name in lines for _, limit, _, _ in held)
+        return bool(self._roll.entries) and self._board.contended(held)
 
     def count(self, client: str, wall_ns: int) -> None:
         """One more request of a client, waiting or not: its priority falls with every tenth of an hour."""
@@ -128,17 +122,16 @@ class Scheduler:
             ends_ns = min(ends_ns, placement.deadline_ns)
         entry = Entry(waiter, queued, loop.create_future(), next(self._seqs), now, ends_ns)
         entry.band = roll.band(entry, now)
-        key = _key_of(entry)
-        self._admit(entry, key, now)
+        self._admit(entry, now)
         if not roll.entries:
-            self._store.listen(self._freed)
+            self._store.listen(self._board.freed)
             self._agenda.put(self._hour, now + HOUR_NS - self._clock.wall_ns() % HOUR_NS)
         roll.add(entry)
         if waiter.not_before_ns > now:
             queued.estimate_ms = (waiter.not_before_ns - now) // 1_000_000
             queued.level = level_of(queued.estimate_ms / 1000)
         else:
-            self._join(entry, key)
+            self._board.join(entry)
         self._schedule(entry, now)
         if self._task is None:
             self._task = loop.create_task(self._pump())
@@ -146,14 +139,14 @@ class Scheduler:
             self.wake()
         return entry
 
-    def _admit(self, entry: Entry, key: LaneKey, now: int) -> None:
+    def _admit(self, entry: Entry, now: int) -> None:
         """The bounds of the queue, and what can be known of the wait before it begins."""
         settings, waiter = self._settings, entry.waiter
-        lane = self._lanes.get(key)
+        lane = self._board.lanes.get(entry.key)
         if lane is not None and lane.home is not None and waiter.not_before_ns <= now:
             first = lane.spots[0].line
             if first is not None and first is not lane.home:
-                self._rehome(lane, first)
+                self._board.rehome(lane, first)
             self._tell(entry, lane, lane.count, now)
         elif waiter.not_before_ns > entry.ends_ns:
             self._refuse_early(entry, (waiter.not_before_ns - now) / SECOND_NS, now)
@@ -177,29 +170,20 @@ class Scheduler:
 
     def _left_s(self, entry: Entry, now: int) -> float:
         """Seconds of its wait that are still to come, as far as one can tell."""
-        lane = entry.lane or self._lanes.get(_key_of(entry))
+        lane = entry.lane or self._board.lanes.get(entry.key)
         if lane is None or lane.home is None:
             return 1.0
         is_inside = entry.lane is lane
-        length = _index(lane, entry) if is_inside else lane.count
+        length = lane.index(entry) if is_inside else lane.count
         ahead = lane.home.ahead(lane.band, length, is_inside=is_inside)
-        return max(SOONEST_S, self._estimate(entry, lane.home, lane.band, ahead, now)[1])
-
-    @staticmethod
-    def _estimate(entry: Entry, line: Line, band: int, ahead: Ahead, now: int) -> tuple[float, float]:
-        """Seconds until a call is let through, before and after what earlier waits taught."""
-        pace = line.pace
-        if not any(ahead) and line.due_ns and not isinstance(pace.limit, Slots):
-            return 0.0, max(0.0, (line.due_ns - now) / SECOND_NS)  # by time alone, which is known
-        naive_s = pace.naive_s(band, ahead, line.share(band), _amount(entry, line.name), now)
-        return naive_s, pace.corrected_s(band, naive_s)
+        return max(SOONEST_S, estimate(entry, lane.home, lane.band, ahead, now)[1])
 
     def leave(self, entry: Entry) -> None:
         """Gone at once: nothing of it is held or counted any more."""
         lane = entry.lane
         self._roll.remove(entry)
         if lane is not None:
-            self._leave_lane(entry, lane)
+            self._board.leave(entry, lane)
         self._rest()
 
     def _end(self, entry: Entry, error: Exception) -> None:
@@ -212,134 +196,8 @@ class Scheduler:
         if not self._roll.entries:
             self._store.listen(None)
             self._agenda.clear()
-            self._fresh.clear()
-            self._dirty.clear()
+            self._board.clear()
             self._ring()
-
-    # ---- Lanes and lines ---------------------------------------------------------------------------------------------
-
-    def _join(self, entry: Entry, key: LaneKey) -> None:
-        """Takes its place in the lane of its like."""
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(key, len(entry.options))
-        head = lane.head
-        lane.add(entry)
-        if lane.home is not None:
-            lane.home.band(lane.band).grow(lane.count - 1)
-            lane.home.pace.arrived(lane.band, _amount(entry, lane.home.name))
-        elif not entry.told:
-            lane.untold.append(entry)
-        if head is None:
-            self._renew_lane(lane)
-        elif entry.seq < head.seq:
-            self._advance(lane)
-        if entry.starved:
-            self._push_starved(lane)
-
-    def _renew_lane(self, lane: Lane) -> None:
-        if not lane.fresh:
-            lane.fresh = True
-            self._fresh.append(lane)
-            self._ring()
-
-    def _touch(self, line: Line) -> None:
-        """Somebody else may be its first: who it is has to be tried."""
-        self._dirty[line] = None
-        self._ring()
-
-    def _push_starved(self, lane: Lane) -> None:
-        for spot in lane.spots:
-            if spot.line is not None:
-                spot.line.push_starved(spot)
-                self._touch(spot.line)
-
-    def _leave_lane(self, entry: Entry, lane: Lane) -> None:
-        was_first = lane.head is entry
-        if lane.home is not None:
-            lane.home.band(lane.band).shrink(lane.count)
-        lane.remove(entry)
-        if not lane.count:
-            del self._lanes[lane.key]
-            for spot in lane.spots:
-                if spot.line is not None:
-                    self._unpark(spot)
-        elif was_first:
-            self._advance(lane)
-        elif entry.starved:
-            self._push_starved(lane)
-
-    def _advance(self, lane: Lane) -> None:
-        """Another call is its first now."""
-        for spot in lane.spots:
-            if spot.line is None:
-                self._renew_lane(lane)
-            else:
-                finished = spot.line.band(lane.band).finished.get(lane.client, 0)
-                spot.start = max(spot.start, finished)
-                matters = spot.line.may_be_next(spot)
-                spot.line.push(spot)
-                if matters:
-                    self._touch(spot.line)
-
-    def _park(self, spot: Spot, line: Line, now: int) -> None:
-        if spot.line is line:
-            return
-        if spot.line is not None:
-            self._unpark(spot)
-        line.park(spot)
-        lane = spot.lane
-        if lane.home is None or not lane.home.parked:
-            self._rehome(lane, line)
-        if lane.untold:
-            untold, lane.untold = lane.untold, []
-            for entry in untold:
-                if entry.lane is lane:
-                    self._tell_late(entry, lane, now)
-
-    @staticmethod
-    def _rehome(lane: Lane, line: Line) -> None:
-        """Its calls are counted there now."""
-        before, lane.home = lane.home, line
-        if before is not None:
-            band = before.band(lane.band)
-            for length in range(lane.count, 0, -1):
-                band.shrink(length)
-        band = line.band(lane.band)
-        for length in range(lane.count):
-            band.grow(length)
-
-    def _unpark(self, spot: Spot) -> None:
-        line = spot.line
-        assert line is not None, "it is parked"
-        matters = line.may_be_next(spot)
-        line.unpark(spot)
-        if line.parked:
-            if matters:
-                self._touch(line)
-        else:
-            del self._lines[line.name]
-            parts = self._parts.get(line.pace.limit.name)
-            if parts is not None and parts.pop(line.name, self) is None and not parts:
-                del self._parts[line.pace.limit.name]
-            self._dirty.pop(line, None)
-            line.due_ns = 0
-
-    def _line(self, name: str, limit: Limit, now: int) -> Line:
-        line = self._lines.get(name)
-        if line is None:
-            pace = self._paces.pop(name, None)
-            if pace is None:
-                pace = Pace(limit)
-                if len(self._paces) >= MOST_PACES:
-                    del self._paces[next(iter(self._paces))]
-            pace.limit = limit
-            self._paces[name] = pace
-            pace.resume(now)
-            line = self._lines[name] = Line(name, pace, self._settings.floor_every)
-            if limit.name != name:
-                self._parts.setdefault(limit.name, {})[name] = None
-        return line
 
     def _place(self, entry: Entry, now: int) -> None:
         """Puts a waiting call where its priority of now belongs."""
@@ -348,10 +206,10 @@ class Scheduler:
             return
         lane = entry.lane
         if lane is not None:
-            self._leave_lane(entry, lane)
+            self._board.leave(entry, lane)
         self._roll.move(entry, band)
         if lane is not None:
-            self._join(entry, _key_of(entry))
+            self._board.join(entry)
 
     # ---- Telling -----------------------------------------------------------------------------------------------------
 
@@ -360,7 +218,7 @@ class Scheduler:
         line, queued = lane.home, entry.queued
         assert line is not None, "the lane is parked"
         ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
-        entry.naive_s, estimate_s = self._estimate(entry, line, lane.band, ahead, now)
+        entry.naive_s, estimate_s = estimate(entry, line, lane.band, ahead, now)
         queued.position = sum(ahead)
         queued.estimate_ms = int(estimate_s * 1000)
         queued.level = level_of(estimate_s)
@@ -371,7 +229,7 @@ class Scheduler:
     def _tell_late(self, entry: Entry, lane: Lane, now: int) -> None:
         """The same for a call that had to be tried before it was known what it lacks."""
         try:
-            self._tell(entry, lane, _index(lane, entry), now)
+            self._tell(entry, lane, lane.index(entry), now)
         except LimitError as error:
             self._end(entry, error)
 
@@ -424,7 +282,7 @@ class Scheduler:
     def _clockwork(self, now: int) -> None:
         for thing in self._agenda.due(now):
             if isinstance(thing, Line):
-                self._dirty[thing] = None
+                self._board.dirty[thing] = None
             elif isinstance(thing, Entry):
                 if not thing.done:
                     self._age(thing, now)
@@ -439,12 +297,12 @@ class Scheduler:
             self._late(entry, now)
             return
         if entry.lane is None and now >= entry.waiter.not_before_ns:
-            self._join(entry, _key_of(entry))
+            self._board.join(entry)
         self._place(entry, now)
         if entry.lane is not None and not entry.starved and now >= self._starves_ns(entry):
             entry.starved = True
             entry.lane.starve(entry)
-            self._push_starved(entry.lane)
+            self._board.push_starved(entry.lane)
         self._schedule(entry, now)
 
     # ---- The pump ----------------------------------------------------------------------------------------------------
@@ -457,14 +315,6 @@ class Scheduler:
         if self._alarm is not None and not self._alarm.done():
             self._alarm.set_result(None)
 
-    def _freed(self, names: Sequence[str]) -> None:
-        for name in names:
-            line = self._lines.get(name)
-            if line is not None:
-                self._touch(line)
-            for part in self._parts.get(name, ()):
-                self._touch(self._lines[part])
-
     async def _pump(self) -> None:
         """Runs while anybody waits."""
         loop = get_running_loop()
@@ -473,7 +323,7 @@ class Scheduler:
                 await self._round()
                 if not self._roll.entries:
                     break
-                self._agenda.tidy(len(self._roll) + len(self._lines) + 1)
+                self._agenda.tidy(len(self._roll) + len(self._board.lines) + 1)
                 self._agenda.arm(loop)
                 self._alarm = loop.create_future()
                 await self._alarm
@@ -485,15 +335,15 @@ class Scheduler:
     async def _round(self) -> None:
         """Everything that can be granted now."""
         self._clockwork(self._now())
-        while self._fresh or self._dirty:
-            if self._fresh:
-                fresh, self._fresh = self._fresh, []
+        while self._board.fresh or self._board.dirty:
+            if self._board.fresh:
+                fresh, self._board.fresh = self._board.fresh, []
                 fresh.sort(key=_rank)
                 for lane in fresh:
                     await self._try_lane(lane)
-            while self._dirty:
-                line = next(iter(self._dirty))
-                del self._dirty[line]
+            while self._board.dirty:
+                line = next(iter(self._board.dirty))
+                del self._board.dirty[line]
                 await self._serve(line)
 
     async def _try_lane(self, lane: Lane) -> None:
@@ -510,14 +360,14 @@ class Scheduler:
         if lane.head is not None and all(spot.line is None for spot in lane.spots):
             self._never(lane.head)
             if lane.count:
-                self._renew_lane(lane)
+                self._board.renew(lane)
 
     async def _serve(self, line: Line) -> None:
         """Lets through whose turn it is, until the one whose turn it is lacks this very limit."""
         while (turn := line.turn()) is not None:
             spot, entry = turn
             if not await self._try(entry, spot.lane, spot) and spot.line is line:
-                self._dirty.pop(line, None)
+                self._board.dirty.pop(line, None)
                 return
 
     async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
@@ -526,9 +376,9 @@ class Scheduler:
         option = entry.options[spot.index]
         wants: list[Want] = []
         for name, (_, limit, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
-            line = self._lines.get(name)
+            line = self._board.lines.get(name)
             if line is not None and line is not spot.line and line.is_before(entry, lane):
-                self._park(spot, line, now)
+                self._board.park(spot, line, now)
                 return False
             wants.append((limit, amount))
         try:
@@ -552,15 +402,15 @@ class Scheduler:
         lacks = grant.lacks
         if any(lack.retry_after_s is None for lack in lacks):
             if spot.line is not None:
-                self._unpark(spot)
-                self._renew_lane(spot.lane)
+                self._board.unpark(spot)
+                self._board.renew(spot.lane)
             return
         here, names = spot.line, entry.signature[spot.index]
         lack = next((one for one in lacks if here is not None and names[one.index] == here.name), None)
         if lack is None:
             lack = max(lacks, key=_longest)
         limit = entry.options[spot.index].held[lack.index][1]
-        line = self._line(names[lack.index], limit, now)
+        line = self._board.line(names[lack.index], limit, now)
         if limit.__class__ is Slots:
             due_ns = now + SLOTS_ASKED_NS
         else:
@@ -568,7 +418,7 @@ class Scheduler:
             due_ns = now + int(lack.retry_after_s * SECOND_NS) + 1
         if not line.due_ns or line.due_ns > due_ns or line is here:
             self._agenda.put(line, due_ns)
-        self._park(spot, line, now)
+        self._board.park(spot, line, now)
 
     def _never(self, entry: Entry) -> None:
         """A need above its limit's capacity: no wait will make it fit."""
@@ -579,7 +429,7 @@ class Scheduler:
 
     def _grant(self, entry: Entry, lane: Lane, spot: Spot, option: Option, now: int) -> None:
         for name, (_, _, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
-            line = self._lines.get(name)
+            line = self._board.lines.get(name)
             if line is not None:
                 line.granted(entry, lane, spot if spot.line is line else None, amount, now)
         waited_s = (now - entry.arrived_ns) / SECOND_NS
@@ -609,85 +459,19 @@ class Scheduler:
                 continue
             lane = entry.lane
             if lane is not None:
-                self._leave_lane(entry, lane)
+                self._board.leave(entry, lane)
             entry.set_options(options)
             if lane is not None:
-                self._join(entry, _key_of(entry))
+                self._board.join(entry)
         self.wake()
 
     def position(self, call_id: str) -> View | None:
         """One waiting call as it stands now; None: it does not wait."""
-        entry = self._roll.entries.get(call_id)
-        if entry is None:
-            return None
-        lane = entry.lane
-        ahead = lane.home.ahead_of(lane, _index(lane, entry)) if lane is not None and lane.home is not None else (0, 0)
-        return self._view(entry, ahead, self._now())
+        return self._picture.position(call_id, self._now())
 
     def snapshot(self) -> Snapshot:
         """The whole queue as it stands now; O(n log n), for people."""
-        now = self._now()
-        lines: dict[Line | None, list[tuple[int, int, int, int, Entry]]] = {}
-        for lane in self._lanes.values():
-            spot = None if lane.home is None else lane.home.spot_of(lane)
-            finish, stamp = (0, 0) if spot is None else (spot.start, spot.stamp)
-            for entry in lane.entries():
-                finish += cost(entry.waiter)
-                lines.setdefault(lane.home, []).append((-lane.band, finish, stamp, entry.seq, entry))
-        views = []
-        for entries in lines.values():
-            above, within, band = 0, 0, None
-            for _, _, _, _, entry in sorted(entries):
-                if band != entry.band:
-                    above, within, band = above + within, 0, entry.band
-                views.append(self._view(entry, (above, within), now))
-                within += 1
-        views += [self._view(entry, (0, 0), now) for entry in self._roll if entry.lane is None]
-        snapshot = Snapshot()
-        for view in sorted(views, key=lambda view: (view.position, view.estimate_ms)):
-            snapshot.add(view)
-        snapshot.executing = max(0, len(self.holding) - snapshot.total)
-        return snapshot
-
-    def _view(self, entry: Entry, ahead: Ahead, now: int) -> View:
-        waiter, lane = entry.waiter, entry.lane
-        left_s, limit = max(0.0, (waiter.not_before_ns - now) / SECOND_NS), ""
-        if lane is not None and lane.home is not None:
-            limit = lane.home.name
-            left_s = self._estimate(entry, lane.home, lane.band, ahead, now)[1]
-        waited_ns = now - entry.arrived_ns
-        return View(
-            id=waiter.id,
-            client=waiter.client,
-            org=waiter.org,
-            level=level_of(left_s),
-            priority=priority(waiter.placement, waited_ns, self._roll.requests(waiter.client), now),
-            urgency=waiter.placement.urgency,
-            position=sum(ahead),
-            estimate_ms=int(left_s * 1000),
-            waited_ms=waited_ns // 1_000_000,
-            starved=entry.starved,
-            limit=limit,
-        )
-
-
-def _key_of(entry: Entry) -> LaneKey:
-    return entry.waiter.client, entry.band, entry.signature
-
-
-def _index(lane: Lane, entry: Entry) -> int:
-    """How many of its own lane are before it."""
-    if lane.head is entry:
-        return 0
-    return sum([one.seq < entry.seq for one in lane.entries()])
-
-
-def _amount(entry: Entry, name: str) -> int:
-    """What a call takes of the limit of that name, on the first option that needs it."""
-    for names, option in zip(entry.signature, entry.options, strict=True):
-        if name in names:
-            return option.held[names.index(name)][2]
-    return 1
+        return self._picture.snapshot(len(self.holding), self._now())
 
 
 def _rank(lane: Lane) -> tuple[int, int]:

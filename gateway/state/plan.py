@@ -57,3 +57,7 @@ class View(Limit):
     owned: int = 0
     borrows: tuple[str, ...] = ()
     debtor: str = SHARED
+
+    @property
+    def refill_per_s(self) -> float:
+        return sum(part.refill for part in self.plan.parts if part.name in self.takes) / REFILL_SCALE

@@ -39,6 +39,11 @@ class Limit:
         """What `Store.listen` calls it."""
         return self.group or self.key
 
+    @property
+    def refill_per_s(self) -> float | None:
+        """Units that come back by time alone; None: none do."""
+        return None
+
     def shadow(self) -> Limit:
         """A limit of the same figures that takes nothing from this one; for observing."""
         return replace(self, key=f"shadow:{self.key}", group=self.group and f"shadow:{self.group}", own=None)
@@ -56,6 +61,10 @@ class Bucket(Limit):
 
     refill: int = 0
     per_ns: int = 60_000_000_000
+
+    @property
+    def refill_per_s(self) -> float:
+        return self.refill * 1_000_000_000 / self.per_ns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
