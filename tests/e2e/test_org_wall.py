@@ -102,7 +102,8 @@ def test_an_id_is_the_makers_under_whatever_key(server: Any, upstream: Any, path
 
 def test_an_id_in_a_query_or_a_form_is_the_makers(server: Any, upstream: Any, form: Callable[..., bytes]) -> None:
     path = "/v1/containers/cntr_b1b1b1b1/files"
-    for body in (form(("file_id", "file-A1")), form(("x", b"data", "name"), ("file_id", "file-A1"))):
+    late = [form(("x", b"x" * size, "name"), ("anything", "file-A1")) for size in (10, 200_000)]
+    for body in (form(("file_id", "file-A1")), form(("settings", '{"from": "file-A1"}')), *late):
         assert status_of(server, path, body, "tg-b", content_type=FORM) == 404
     assert status_of(server, path, b'{"file_id": "file-A1"}', "tg-b", content_type="") in (404, 415)
     assert server.request("GET", "/v1/responses?after=resp%5Fa1b2c3d4", key="tg-b")[0] in (404, 405)
