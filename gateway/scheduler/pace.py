@@ -72,11 +72,6 @@ class Pace:
         """Enough was seen to refuse somebody for it."""
         return self._count >= 4.0 or self.limit.refill_per_s is not None
 
-    @property
-    def mean(self) -> float:
-        """Units a call."""
-        return self._work / self._count if self._count > 0.5 else 0.0
-
     def rate(self, now: int) -> float:
         """Units a second."""
         time_s = self._time_s + max(0, now - self._at) / SECOND_NS
@@ -95,10 +90,11 @@ class Pace:
         coming in above at the pace they came in so far. `share` of all grants are its band's in any case."""
         rate = self.rate(now)
         time_s = self._time_s + max(0, now - self._at) / SECOND_NS
-        above = sum(self._arrived[band + 1 :])
-        free = max(rate - above / (time_s + 1.0), rate * 0.05)
+        free = rate - sum(self._arrived[band + 1 :]) / (time_s + 1.0)
+        if free < rate * 0.05:
+            free = rate * 0.05
         above_now, within = ahead
-        mean = self.mean or amount
+        mean = self._work / self._count if self._count > 0.5 else amount
         if free <= 0:
             return LONGEST_ESTIMATE_S
         wait_s = min(LONGEST_ESTIMATE_S, ((above_now + within) * mean + amount) / free)

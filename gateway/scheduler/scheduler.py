@@ -40,6 +40,9 @@ SOONEST_S = 0.05
 RENEWED_AT_ONCE = 100
 
 
+HALF_SECOND_NS = SECOND_NS // 2
+
+
 class Hour:
     """The moment when everyone's count of requests begins anew."""
 
@@ -73,6 +76,7 @@ class Scheduler:
         #: The longest an HTTP call may wait, seconds ([server] http_wait_cap_s).
         self.http_wait_cap_s = 120.0
         self._report(metrics or Metrics())
+        self.configure(self._settings)
 
     def _report(self, metrics: Metrics) -> None:
         self.honesty = Honesty(metrics)
@@ -83,6 +87,7 @@ class Scheduler:
     def configure(self, settings: QueueSettings) -> None:
         """Takes up other settings; those who wait keep their place."""
         self._settings = settings
+        self._starvation_ns = int(settings.starvation_s * SECOND_NS)
         self._board.floor_every = settings.floor_every
         for line in self._board.lines.values():
             line.floor_every = settings.floor_every
@@ -267,17 +272,22 @@ class Scheduler:
         if entry.lane is None:
             moment = min(moment, waiter.not_before_ns)
         elif not entry.starved:
-            moment = min(moment, self._starves_ns(entry))
+            starves_ns = self._starves_ns(entry)
+            if starves_ns < moment:
+                moment = starves_ns
         change = next_change(waiter.placement, entry.arrived_ns, now)
         if change is not None and change < moment:
             moment = change
         self._agenda.put(entry, moment)
 
     def _starves_ns(self, entry: Entry) -> int:
-        begins = max(entry.arrived_ns, entry.waiter.not_before_ns)
-        usual_ns = int(entry.waiter.placement.usual_wait_s * SECOND_NS)
-        longest_ns = max(entry.ends_ns - begins, usual_ns)
-        return begins + min(int(self._settings.starvation_s * SECOND_NS), longest_ns // 2)
+        waiter = entry.waiter
+        begins = waiter.not_before_ns or entry.arrived_ns
+        half_ns = (entry.ends_ns - begins) // 2
+        usual_ns = int(waiter.placement.usual_wait_s * HALF_SECOND_NS)
+        if usual_ns > half_ns:
+            half_ns = usual_ns
+        return begins + (half_ns if half_ns < self._starvation_ns else self._starvation_ns)
 
     def _clockwork(self, now: int) -> None:
         for thing in self._agenda.due(now):

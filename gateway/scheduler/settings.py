@@ -38,19 +38,21 @@ class QueueSettings:
 def priority(placement: Placement, waited_ns: int, requests: int, now: int) -> int:
     """0..100: tier, urgency, waiting, fairness (`requests` of the client in this hour), deadline."""
     points = placement.points + URGENCY_POINTS[placement.urgency]
-    points += min(MOST_AGING, waited_ns // AGING_NS)
-    points += max(0, 10 - requests // 10)
+    if waited_ns >= AGING_NS:
+        points += min(MOST_AGING, waited_ns // AGING_NS)
+    if requests < 100:
+        points += 10 - requests // 10
     if placement.deadline_ns is not None:
         left = placement.deadline_ns - now
         points += 10 if left <= HOUR_NS else 5 if left <= DAY_NS else 0
-    return min(100, max(0, points))
+    return 0 if points < 0 else points if points < 100 else 100
 
 
 def next_change(placement: Placement, arrived_ns: int, now: int) -> int | None:
     """When the passing of time alone next changes the priority of a call that waits; None: never."""
     aged = (now - arrived_ns) // AGING_NS
+    if placement.deadline_ns is None:
+        return arrived_ns + (aged + 1) * AGING_NS if aged < MOST_AGING else None
     moments = [arrived_ns + (aged + 1) * AGING_NS] if aged < MOST_AGING else []
-    if placement.deadline_ns is not None:
-        near = (placement.deadline_ns - DAY_NS, placement.deadline_ns - HOUR_NS)
-        moments += [moment for moment in near if moment > now]
-    return min(moments, default=None)
+    near = (placement.deadline_ns - DAY_NS, placement.deadline_ns - HOUR_NS)
+    return min([*moments, *(moment for moment in near if moment > now)], default=None)
