@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clients": ("gateway.cli.keys", "clients_app"),
     "keys": ("gateway.cli.keys", "keys_app"),
     "usage": ("gateway.cli.usage", "usage"),
+    "cache": ("gateway.cli.cache", "app"),
     "budget": ("gateway.cli.budget", "app"),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway import logs
+from gateway.answers import Answer, Answers
 from gateway.assemble import Clients, assemble, people
 from gateway.call import Call
 from gateway.calllog import CallLog
@@ -61,6 +62,7 @@ class Gateway:
     directory: Directory
     adjustments: Adjustments
     results: Results
+    answers: Answers
     prices: Prices
     pools: Pools
     time_zone: str
@@ -101,7 +103,8 @@ class Gateway:
         self.records.attach(self.directory)
         self.adjustments = Adjustments(await self.records.adjustments.load())
         self.results = Results(self.records.results, self.clock, self.metrics)
-        self.records.on_erased = self.results.forget
+        self.answers = Answers(self.clock, self.metrics)
+        self.records.on_erased = self._forget
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
         self.scheduler = Scheduler(self.store, self.clock, self.metrics)
@@ -239,11 +242,23 @@ class Gateway:
             self._demo = await start(DemoSettings())
         return self._demo.base_url
 
+    def _forget(self, org: str) -> None:
+        """After the org's erasure."""
+        self.results.forget(org)
+        self.answers.purge(lambda one: one.org == org)
+
     def _verbs(self) -> dict[str, Verb]:
         """What the command line may ask a running gateway, besides the records' own."""
 
         async def reload() -> Any:
             return await self.reload()
+
+        async def cache_purge(client: str = "", org: str = "", model: str = "", key: str = "") -> Any:
+            def wanted(one: Answer) -> bool:
+                said = ((client, one.client), (org, one.org), (model, one.model), (key, one.key))
+                return all(asked in ("", is_) for asked, is_ in said)
+
+            return {"purged": self.answers.purge(wanted)}
 
         async def status() -> Any:
             return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls}
@@ -257,7 +272,13 @@ class Gateway:
             self.clock,
             self.time_zone,
         )
-        return {**self.records.verbs(), **budgets.verbs(), "reload": reload, "status": status}
+        return {
+            **self.records.verbs(),
+            **budgets.verbs(),
+            "reload": reload,
+            "status": status,
+            "cache_purge": cache_purge,
+        }
 
     @property
     def demo(self) -> bool:

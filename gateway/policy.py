@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from gateway.call import Call, Outcome
 
 if TYPE_CHECKING:
+    from gateway.answers import Answers
     from gateway.clock import Clock
     from gateway.directory import Directory
     from gateway.events import Events
@@ -38,6 +39,7 @@ class Gate(Protocol):
     directory: Directory
     results: Results
     pools: Pools
+    answers: Answers
     time_zone: str
 
 

@@ -13,7 +13,7 @@ from gateway.config.pools import PoolSettings, with_builtin_pools
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
 
-DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "offpeak", "budget", "pool", "queue")
+DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "cache", "offpeak", "budget", "pool", "queue")
 
 
 def _with_builtin_tiers(value: Any) -> Any:

@@ -1,0 +1,122 @@
+"""Answers kept to be given again, and those under way that others wait for. Outlives pipelines and reloads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.errors import Header
+from gateway.interest import Interest
+from gateway.metrics import Metrics
+
+#: What an entry costs besides its answer.
+_OVERHEAD_BYTES = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer. `chunks` are those of a stream as they went out, or the one body. Instants are monotonic."""
+
+    key: str  # by which it is found; told in header x-tidegate-cache-key
+    org: str
+    client: str
+    model: str  # the public name it was asked of
+    provider: str
+    call: str  # the id of the call that made it
+    status: int
+    headers: tuple[Header, ...]
+    is_stream: bool
+    chunks: tuple[bytes, ...]
+    cost_pusd: int
+    made_ns: int
+    expires_ns: int
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, about."""
+        return _OVERHEAD_BYTES + sum(map(len, self.chunks))
+
+
+class Flight:
+    """One call that is being made, and those who wait for the same answer."""
+
+    __slots__ = ("done", "followers", "interest")
+
+    def __init__(self, interest: Interest) -> None:
+        self.interest = interest
+        self.followers = 0
+        self.done: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+    async def answer(self) -> Answer | None:
+        """Waits for it; None: it came to nothing that others may have. Who is cancelled has lost interest."""
+        self.interest.join()
+        self.followers += 1
+        try:
+            return await asyncio.shield(self.done)
+        finally:
+            self.followers -= 1
+            self.interest.leave()
+
+
+class Answers:
+    """The least recently used go first when `max_bytes` is reached."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self.max_bytes = 256 * 1024 * 1024
+        self._now = clock.now_ns
+        self._kept: OrderedDict[bytes, Answer] = OrderedDict()
+        self._flights: dict[bytes, Flight] = {}
+        self.kept_bytes = 0
+        metrics.gauge("tidegate_cache_bytes", "Answers kept to be given again.", lambda: [((), float(self.kept_bytes))])
+        metrics.gauge("tidegate_cache_entries", "How many of them.", lambda: [((), float(len(self._kept)))])
+        metrics.gauge("tidegate_cache_followers", "Calls that wait for another one's answer.", self._followers)
+
+    def get(self, key: bytes) -> Answer | None:
+        """The answer of that key, if it is still good."""
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if found.expires_ns <= self._now():
+            self._drop(key)
+            return None
+        self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, answer: Answer) -> None:
+        """Keeps an answer in place of an older one."""
+        if key in self._kept:
+            self._drop(key)
+        self._kept[key] = answer
+        self.kept_bytes += answer.size
+        while self.kept_bytes > self.max_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def flight(self, key: bytes) -> Flight | None:
+        """The call with that key that is being made now."""
+        return self._flights.get(key)
+
+    def take_off(self, key: bytes, interest: Interest) -> None:
+        """The caller makes the call; others may follow it until it has landed."""
+        self._flights[key] = Flight(interest)
+
+    def land(self, key: bytes, answer: Answer | None) -> None:
+        """The call ended; None: with nothing that others may have, so that one of them makes it anew."""
+        flight = self._flights.pop(key)
+        flight.interest.settle()
+        flight.done.set_result(answer)
+
+    def purge(self, wanted: Callable[[Answer], bool]) -> int:
+        """Forgets the answers that are wanted gone; how many those were."""
+        gone = [key for key, answer in self._kept.items() if wanted(answer)]
+        for key in gone:
+            self._drop(key)
+        return len(gone)
+
+    def _drop(self, key: bytes) -> None:
+        self.kept_bytes -= self._kept.pop(key).size
+
+    def _followers(self) -> list[tuple[tuple[str, ...], float]]:
+        return [((), float(sum(flight.followers for flight in self._flights.values())))]

@@ -1,0 +1,262 @@
+"""The same question gets the same answer, without asking anybody: an exact cache, and one call for many callers.
+
+Which calls may share an answer, and what is part of the question: ../docs/cache.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import orjson
+from pydantic import Field
+
+from gateway.answers import Answer
+from gateway.call import Call, Outcome, Reply
+from gateway.errors import Header
+from gateway.interest import Interest
+from gateway.policy import Gate, Policy
+from gateway.prices import usd
+from gateway.recording import Room
+
+_MIB = 1_048_576
+_NS = 1_000_000_000
+
+#: Routes whose answers depend on nothing but what was sent.
+ROUTES = ("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens")
+#: Of those, the ones that draw lots unless the temperature is 0.
+_SAMPLED = frozenset(("chat", "completions", "responses", "messages"))
+
+#: Request headers that say nothing of what is asked: who asks, from where, how it is carried.
+_NO_QUESTION = frozenset(
+    b"accept-encoding accept-language authorization baggage cache-control connection content-length cookie date "
+    b"expect forwarded host idempotency-key keep-alive origin pragma priority proxy-authorization referer te "
+    b"traceparent tracestate trailer transfer-encoding upgrade user-agent via x-api-key x-client-id x-real-ip "
+    b"x-request-id".split()
+)
+_NO_QUESTION_PREFIXES = (b"x-stainless-", b"x-tidegate-", b"x-forwarded-", b"sec-")
+
+#: Headers of the first answer that are not true of a later one, or are secrets.
+_NOT_REPLAYED = frozenset(
+    (b"content-length", b"date", b"age", b"retry-after", b"retry-after-ms", b"set-cookie", b"x-upstream-request-id")
+)
+
+Seconds = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the caller's cache-control says."""
+
+    look: bool = True  # no-cache: do not look
+    keep: bool = True  # no-store: do not keep
+    max_age_s: int | None = None
+
+
+@dataclass
+class Cache(Policy):
+    """Only complete answers of success are kept, for the same client (or org, where `share` says so)."""
+
+    ttl_s: Seconds = 3_600
+    #: By route, instead of ttl_s; 0 switches the cache off there.
+    routes: Mapping[str, Seconds] = field(default_factory=dict)
+    #: By the name in header x-tidegate-template, instead of both.
+    templates: Mapping[str, Seconds] = field(
+        default_factory=lambda: {
+            "market_research": 86_400,
+            "competitor_analysis": 43_200,
+            "trend_detection": 7_200,
+            "content_monitoring": 3_600,
+            "news_aggregation": 1_800,
+        }
+    )
+    max_mib: Positive = 256
+    answer_mib: Positive = 4  # a longer answer is not kept
+    sampled: bool = False  # also calls whose temperature is above 0, or not said
+    share: Literal["client", "org"] = "client"
+    single_flight: bool = True  # identical calls in the air together make one upstream call
+
+    fail_open: ClassVar[bool] = True
+    after: ClassVar[tuple[str, ...]] = ("identity", "access", "idempotency", "quota")
+
+    def provide(self, gate: Gate) -> None:
+        self._answers = gate.answers
+        self._answers.max_bytes = self.max_mib * _MIB
+        self._now = gate.clock.now_ns
+        self._room = Room(self.max_mib * _MIB)
+        counter = gate.metrics.counter
+        self._lookups = counter("tidegate_cache_lookups_total", "Look-ups in the cache.", ("route", "result"))
+        self._saved = counter("tidegate_cache_saved_picodollars_total", "Cost that hits saved.", ("route",))
+
+    async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
+        ttl_s = self._ttl_s(call)
+        if not ttl_s:
+            return
+        wish = wish_of(call.headers.get(b"cache-control", b""))
+        if not self._is_fit(call) or not (wish.look or wish.keep):
+            self._say(call, b"bypass")
+            return
+        key = self._key(call)
+        if wish.look:
+            answer = await self._look(call, key, wish)
+            if answer is not None:
+                call.answer(self._replay(call, answer))
+                return
+        self._say(call, b"miss" if wish.look else b"bypass")
+        if not wish.keep:
+            return
+        leads = wish.look and self.single_flight and self.mode == "enforce" and self._answers.flight(key) is None
+        if leads:
+            if call.interest is None:  # a policy before this one may have others waiting already
+                call.interest = Interest()
+            self._answers.take_off(key, call.interest)
+        models = {target.model for target in call.targets}
+        answer = None
+        try:
+            call.tap(self.answer_mib * _MIB, self._room)
+            outcome = yield
+            answer = self._answer(call, key, outcome, models, ttl_s)
+            if answer is not None:
+                self._answers.put(key, answer)
+        finally:
+            if leads:
+                self._answers.land(key, answer)
+
+    async def _look(self, call: Call, key: bytes, wish: Wish) -> Answer | None:
+        """What was kept, or what another call is about to bring."""
+        while True:
+            answer = self._answers.get(key)
+            if answer is not None:
+                is_fresh = wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS
+                return answer if is_fresh else None
+            flight = self._answers.flight(key) if self.single_flight and self.mode == "enforce" else None
+            if flight is None:
+                return None
+            answer = await flight.answer()
+            if answer is not None:
+                call.notes["shared_flight"] = True
+                return answer
+
+    def _ttl_s(self, call: Call) -> int:
+        route = call.route.name
+        if route not in ROUTES or call.method != "POST" or not isinstance(call.json, dict):
+            return 0
+        template = call.headers.get(b"x-tidegate-template")
+        if template is not None and (age_s := self.templates.get(template.decode("latin-1"))) is not None:
+            return age_s
+        return self.routes.get(route, self.ttl_s)
+
+    def _is_fit(self, call: Call) -> bool:
+        """Whether the answer depends on the question alone, and makes nothing that stays at the provider."""
+        body, route = call.json, call.route.name
+        if call.facts.unbounded or call.facts.object_ids or body.get("background"):
+            return False
+        if route == "responses" and body.get("store") is not False:
+            return False
+        if route == "chat" and body.get("store"):
+            return False
+        if route in _SAMPLED and not self.sampled:
+            temperature = body.get("temperature")
+            return temperature is not None and not isinstance(temperature, bool) and temperature == 0
+        return True
+
+    def _key(self, call: Call) -> bytes:
+        """A digest of all that the answer depends on."""
+        digest = hashlib.blake2b(digest_size=24)
+        owner = call.client.org if self.share == "org" else f"{call.client.org}\0{call.client.id}"
+        targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
+        path, query = call.path.decode(), call.query.decode("latin-1")
+        digest.update(orjson.dumps([owner, self.share, call.dialect, path, query, targets]))
+        for name, value in sorted(call.raw_headers):
+            if name not in _NO_QUESTION and not name.startswith(_NO_QUESTION_PREFIXES):
+                digest.update(b"\0%b\0%b" % (name, value))
+        digest.update(b"\0\0")
+        digest.update(orjson.dumps(call.json, option=orjson.OPT_SORT_KEYS))
+        return digest.digest()
+
+    def _answer(self, call: Call, key: bytes, outcome: Outcome, models: set[str], ttl_s: int) -> Answer | None:
+        """What is kept of the outcome, if it is one to keep: complete, a success, and of a model that was asked for."""
+        target, chunks = outcome.target, outcome.chunks
+        if outcome.kind != "served" or not outcome.complete or outcome.status != 200 or target is None or not chunks:
+            return None
+        if target.model not in models:
+            return None
+        headers = tuple(header for header in outcome.headers if header[0] not in _NOT_REPLAYED)
+        is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+        if any(name == b"content-encoding" for name, _ in headers):
+            return None
+        if is_stream and not _is_sound(b"".join(chunks)):
+            return None
+        made_ns = self._now()
+        return Answer(
+            key=key.hex(),
+            org=call.client.org,
+            client=call.client.id,
+            model=call.facts.model or "",
+            provider=target.provider.name,
+            call=call.id,
+            status=outcome.status,
+            headers=(*headers, (b"x-tidegate-model", target.model.encode("ascii", "replace"))),
+            is_stream=is_stream,
+            chunks=chunks if is_stream else (b"".join(chunks),),
+            cost_pusd=sum([row.cost_pusd for row in call.attempts]),
+            made_ns=made_ns,
+            expires_ns=made_ns + ttl_s * _NS,
+        )
+
+    def _replay(self, call: Call, answer: Answer) -> Reply:
+        saved = usd(answer.cost_pusd).encode()
+        self._lookups.add((call.route.name, "hit"))
+        self._saved.add((call.route.name,), answer.cost_pusd)
+        call.notes["saving"] = {
+            "method": "cache",
+            "original_pusd": answer.cost_pusd,
+            "actual_pusd": 0,
+            "of": answer.call,
+        }
+        age_s = (self._now() - answer.made_ns) // _NS
+        headers: list[Header] = [
+            *answer.headers,
+            (b"age", b"%d" % age_s),
+            (b"x-tidegate-cache", b"hit"),
+            (b"x-tidegate-cache-key", answer.key.encode()),
+            (b"x-tidegate-saved", saved),
+            (b"x-tidegate-cost", b"0"),
+        ]
+        return Reply(answer.status, headers, answer.chunks if answer.is_stream else answer.chunks[0])
+
+    def _say(self, call: Call, result: bytes) -> None:
+        call.reply_headers.append((b"x-tidegate-cache", result))
+        self._lookups.add((call.route.name, result.decode()))
+
+
+def _is_sound(stream: bytes) -> bool:
+    """Whether every event says JSON, but for OpenAI's end mark: what a client could not read is not given again."""
+    for line in stream.split(b"\n"):
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data != b"[DONE]":
+            try:
+                orjson.loads(data)
+            except orjson.JSONDecodeError:
+                return False
+    return True
+
+
+def wish_of(header: bytes) -> Wish:
+    """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
+    if not header:
+        return Wish()
+    look, keep, max_age_s = True, True, None
+    for part in header.lower().split(b","):
+        name, _, value = part.strip().partition(b"=")
+        if name == b"no-store":
+            look = keep = False
+        elif name == b"no-cache":
+            look = False
+        elif name == b"max-age" and value.strip(b'"').isdigit():
+            max_age_s = int(value.strip(b'"')[:10])
+            look = look and max_age_s > 0
+    return Wish(look, keep, max_age_s)

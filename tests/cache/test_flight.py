@@ -1,0 +1,52 @@
+"""Identical calls in the air together: one goes up, and nobody is worse off for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+
+async def test_five_hundred_identical_calls_make_one(site: Any) -> None:
+    body, before = site.chat(), site.upstream()
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=1500") for _ in range(500)])
+    assert site.upstream() == before + 1
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    costs = [answer.headers["x-tidegate-cost"] for answer in answers]
+    assert sum(cost != "0" for cost in costs) == 1
+
+
+async def test_the_leader_may_leave(site: Any) -> None:
+    body, before = site.chat(), site.upstream()
+    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=800"))
+    await asyncio.sleep(0.3)
+    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=800"))
+    await asyncio.sleep(0.2)
+    leader.cancel()
+    answer = await follower
+    assert answer.status_code == 200
+    assert answer.headers["x-tidegate-cache"] == "hit"
+    assert site.upstream() == before + 1
+
+
+async def test_when_the_last_one_leaves_the_call_ends(site: Any) -> None:
+    body, before = site.chat(), site.demo.stats()["cancelled_calls"]
+    both = [asyncio.ensure_future(site.ask(body, x_fake="latency-ms=20000")) for _ in range(2)]
+    await asyncio.sleep(0.5)
+    for one in both:
+        one.cancel()
+    for _ in range(100):
+        if site.demo.stats()["cancelled_calls"] != before:
+            break
+        await asyncio.sleep(0.05)
+    else:
+        pytest.fail("the upstream call goes on")
+
+
+async def test_if_the_leader_fails_one_of_the_others_leads(site: Any) -> None:
+    body, before = site.chat(), site.upstream()
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(4)])
+    assert {answer.status_code for answer in answers} == {400}
+    assert site.upstream() == before + 4
