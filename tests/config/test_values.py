@@ -158,9 +158,10 @@ def test_clients_become_what_admission_knows(loaded):
         [clients.solo]
         """
     ).settings
-    acme = settings.clients["acme"].client("acme", settings.tiers)
+    tiers = {name: tier.tier(name) for name, tier in settings.tiers.items()}
+    acme = settings.clients["acme"].client("acme", tiers)
     assert (acme.org, acme.tier.name, acme.scope.models, acme.scope.routes) == ("holding", "premium", ("gpt-*",), None)
     assert (acme.quota.requests, acme.quota.tokens, acme.quota.concurrent) == (("1/minute",), None, 0)
     assert (acme.budget.month_pusd, acme.budget.hard, acme.source) == (10**12, False, "file")
-    solo = settings.clients["solo"].client("solo", settings.tiers)
+    solo = settings.clients["solo"].client("solo", tiers)
     assert (solo.org, solo.tier.name) == ("solo", "basic")
