@@ -320,7 +320,7 @@ def _identity(call: Call) -> tuple[Header, ...]:
 def _aim(call: Call, form: Form, length: int | None, target: Target) -> int | None:
     """Has the form name the model as this target knows it. Its length in bytes, if that is known."""
     is_named = form.model is not None or target.upstream_model != (call.facts.model or "")
-    return form.send_model(target.upstream_model, length) if is_named else length
+    return form.send_model(target.upstream_model, length) if is_named and target.upstream_model else length
 
 
 async def _media(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -161,6 +161,15 @@ def test_images_edited_are_counted_by_the_forms_fields(
     assert send(server, form(("n", "1"), ("n", "9"), image), "/v1/images/edits")[0] == 400
 
 
+def test_where_no_model_is_called_a_field_of_that_name_stays(
+    server: Any, upstream: Any, form: Callable[..., bytes]
+) -> None:
+    upstream.script = lambda asked: {"id": "file-1", "object": "file"}
+    body = form(("model", "whisper-1"), ("purpose", "batch"), ("file", b"x", "a.jsonl"))
+    assert send(server, body, "/v1/files")[0] == 200
+    assert upstream.asked[-1].body == body
+
+
 def test_a_body_that_grows_when_it_is_decoded_is_413(server: Any) -> None:
     body = gzip.compress(json.dumps({"model": "whisper-1", "messages": [], "pad": "x" * 3_000_000}).encode())
     status, _, answer = server.request("POST", "/v1/chat/completions", body, key="tg-wide", content_encoding="gzip")
