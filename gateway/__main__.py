@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("gateway.cli.config", "config_app"),
     "doctor": ("gateway.cli.doctor", "doctor"),
     "reload": ("gateway.cli.reload", "reload"),
-    "clients": ("gateway.cli.keys", "clients_app"),
+    "clients": ("gateway.cli.clients", "clients_app"),
     "keys": ("gateway.cli.keys", "keys_app"),
     "usage": ("gateway.cli.usage", "usage"),
     "cache": ("gateway.cli.cache", "app"),

@@ -33,7 +33,7 @@ from gateway.pools import Pools
 from gateway.prices import Prices
 from gateway.proxy import Proxy
 from gateway.rebuild import rebuild
-from gateway.records.keys import FirstKeys
+from gateway.records.first import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
 from gateway.results import Results
@@ -90,13 +90,12 @@ class Gateway:
         server, records = settings.server, settings.records
         self.time_zone = records.time_zone
         options = Options(records.durability, records.retention_days).with_journal(records.journal)
-        pepper = records.pepper_file.read_bytes().strip() if records.pepper_file else None
         json = server.log_format == "json" or (server.log_format == "auto" and not sys.stdout.isatty())
         logs.configure(json, server.log_level)
         self.log = CallLog(json, enabled=server.log_level in ("debug", "info"))
         self._opened.callback(self.log.close)
         self.records = await Records.open(
-            Path(server.data_dir), options, clock=self.clock, pepper=pepper, events=self.events
+            Path(server.data_dir), options, clock=self.clock, pepper_file=records.pepper_file, events=self.events
         )
         self._opened.push_async_callback(self.records.aclose)
         self.directory = Directory(self.records.pepper, self.clock)
@@ -119,7 +118,9 @@ class Gateway:
         self._live = await self._build(settings)
         self._route(self._live, settings)
         await self.pools.declare(self.store)
-        self.first_keys = await self.records.keys.first_keys(taken=settings.clients)
+        _, entries = people(settings, self.records.pepper)
+        digests = {entry.digest for entry in entries}
+        self.first_keys = await self.records.keys.first_keys(taken=settings.clients, digests=digests)
         await self._people(settings)
         await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
         self.socket = AdminSocket(Path(server.data_dir), self._verbs())
@@ -230,10 +231,13 @@ class Gateway:
         self.routing.configure(rules, [*known.providers.values(), *known.workers.values()])
 
     async def _people(self, settings: Settings) -> None:
+        from gateway.config import scope_names
+
         clients, entries = people(settings, self.records.pepper)
         tiers = {name: tier.tier(name) for name, tier in settings.tiers.items()}
         more_clients, more_entries = await self.records.keys.load(tiers)
         self.directory.replace([*clients, *more_clients], [*entries, *more_entries])
+        self.records.keys.know(tiers, scope_names(settings))
 
     async def _demo_origin(self) -> str:
         if self._demo is None:

@@ -111,6 +111,12 @@ class Directory:
             if entry.key.client_id == client.id:
                 self._by_digest[entry.digest] = entry.key, client
 
+    def drop_client(self, client_id: str) -> None:
+        """A client removed while running, with all its keys; an unknown id is ignored."""
+        for key in [entry.key for entry in self._keys.values() if entry.key.client_id == client_id]:
+            self.drop_key(key.id)
+        self._clients.pop(client_id, None)
+
     def put_key(self, entry: KeyEntry) -> None:
         """A key made or changed (expiry) while running."""
         self._keys[entry.key.id] = entry
@@ -127,7 +133,9 @@ def _twice(what: str, id: str, one: str, other: str) -> str:
     where = {"file": "gateway.toml", "database": "the database"}
     if one == other:
         return f"{what} {id!r} stands twice in {where[one]}"
+    command = f"clients remove {id}" if what == "client" else f"keys revoke {id}"
+    more = f" (--keep-keys leaves its keys to the file's {id!r})" if what == "client" else ""
     return (
-        f"{what} {id!r} stands in gateway.toml and in the database; rename it in the file, or remove it there: "
-        "what the file says is read-only"
+        f"{what} {id!r} stands in gateway.toml and in the database: give it another name in the file, or end the one "
+        f"in the database with `tidegate {command}`{more}"
     )

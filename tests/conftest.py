@@ -48,6 +48,10 @@ class Server:
             self.kill()
         else:
             assert self.stop() == 0, self.output
+        self.restart_stopped()
+
+    def restart_stopped(self) -> None:
+        """The same, of one that has ended already."""
         self.begin()
         self.wait_ready()
 
@@ -192,6 +196,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for server in servers:
         server.stop()
         assert not re.search(r"Traceback|ERROR", server.output), server.output
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python -m gateway ...` in the test's directory, with a clean environment and what is given."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            env=clean_env(**env), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -11,38 +11,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.flags import ConfigOption, DataDirOption, ListenOption, SetOption, flags, loaded_or_exit
+
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
     from gateway.prices import Quote
     from gateway.usage import Usage
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-
-
-def loaded_or_exit(config: Path | None, as_json: bool = False) -> Loaded:
-    """The configuration; where it is not right, its problems are printed and the command ends with 1."""
-    from gateway.config import ConfigError, load, show_problems
-
-    try:
-        return load(config)
-    except ConfigError as error:
-        show_problems(error, as_json)
-        raise typer.Exit(1) from None
 
 
 @config_app.command("show")
 def show(
     section: Annotated[str, typer.Argument(help="Only this table, such as server or providers.openai.")] = "",
     config: ConfigOption = None,
+    listen: ListenOption = None,
+    data_dir: DataDirOption = None,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print every setting with its value and where it came from; credentials are masked."""
     from gateway.config.display import rows
 
-    loaded = loaded_or_exit(config, as_json)
+    loaded = loaded_or_exit(config, as_json, flags(set_, listen=listen, data_dir=data_dir))
     found = [row for row in rows(loaded, os.environ) if _within(row.key, section)]
     if not found:
         typer.echo(f"there is no setting in {section!r}", err=True)
@@ -71,11 +64,21 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration and print what it comes to: the pipeline in order, providers, models, workers."""
+def check(
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    data_dir: DataDirOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the configuration and print what it comes to: the pipeline in order, providers, models, workers.
+
+    Where the data directory has a database, it is looked whether the two fit each other.
+    """
     from gateway.config import effective
 
-    loaded = loaded_or_exit(config, as_json)
+    loaded = loaded_or_exit(config, as_json, flags(set_, listen=listen, data_dir=data_dir))
+    _check_database(loaded.settings, as_json)
     live = effective(loaded.settings, os.environ)
     report = {
         "ok": True,
@@ -92,6 +95,20 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(report, indent=2, default=str))
         return
     _print_report(report)
+
+
+def _check_database(settings: Settings, as_json: bool) -> None:
+    """Ends the command with 1 where a start would refuse what clients and keys the two have together."""
+    path = Path(settings.server.data_dir) / "tidegate.db"
+    if not path.is_file():
+        return
+    from gateway.config import ConfigError, Problem, show_problems
+    from gateway.records.agreement import disagreements
+
+    found = [Problem(sentence, str(path)) for sentence in disagreements(settings)]
+    if found:
+        show_problems(ConfigError(found), as_json)
+        raise typer.Exit(1)
 
 
 def _name(loaded: Loaded) -> str | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.config import ConfigOption, JsonOption, loaded_or_exit
+from gateway.cli.config import JsonOption
+from gateway.cli.flags import ConfigOption, DataDirOption, ListenOption, SetOption, flags, loaded_or_exit
 
 if TYPE_CHECKING:
     from gateway.diagnosis.finding import Finding
@@ -22,6 +23,9 @@ _COLORS = {"ok": "32", "info": "36", "warn": "33", "fail": "1;31"}
 
 def doctor(
     config: ConfigOption = None,
+    listen: ListenOption = None,
+    data_dir: DataDirOption = None,
+    set_: SetOption = None,
     as_json: JsonOption = False,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for each answer.")] = 5.0,
 ) -> None:
@@ -32,7 +36,7 @@ def doctor(
     """
     from gateway.diagnosis import examine
 
-    loaded = loaded_or_exit(config, as_json)
+    loaded = loaded_or_exit(config, as_json, flags(set_, listen=listen, data_dir=data_dir))
     findings = asyncio.run(examine(loaded, os.environ, timeout_s))
     failed = [finding for finding in findings if finding.status == "fail"]
     if as_json:

@@ -1,50 +1,30 @@
-"""`tidegate clients` and `tidegate keys`: who may call. Asks the running gateway, else opens the database itself."""
+"""`tidegate keys`: the credentials of clients. Asks the running gateway, else opens the database itself."""
 
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.records import ask_records
+from gateway.cli.flags import ConfigOption
+from gateway.cli.records import ask_records, fail
+from gateway.cli.tables import show
 
-clients_app = typer.Typer(help="Clients: list and create.", no_args_is_help=True)
 keys_app = typer.Typer(help="Keys: list, create, rotate, revoke.", no_args_is_help=True)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Data directory, instead of the configuration's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OverlapOption = Annotated[
+    int, typer.Option(help="Seconds for which what is replaced stays valid.", min=0, max=365 * 86_400)
+]
 
 _NS = 1_000_000_000
 _DAY_S = 86_400
-
-
-@clients_app.command("list")
-def list_clients(config: ConfigOption = None, data_dir: DataOption = None, as_json: JsonOption = False) -> None:
-    """List all clients; those of gateway.toml only while the gateway runs."""
-    rows = ask_records(config, data_dir, "clients.list")
-    _show(rows, as_json, "Clients", ("id", "org", "tier", "source", "created"))
-
-
-@clients_app.command("create")
-def create_client(
-    id: Annotated[str, typer.Argument(help="Its id: up to 64 letters, digits and . _ @ -")],
-    org: Annotated[str | None, typer.Option(help="The org it belongs to [its own].")] = None,
-    tier: Annotated[str, typer.Option(help="A tier of gateway.toml.")] = "basic",
-    model: Annotated[list[str] | None, typer.Option(help="A model it may use, repeatable [all].")] = None,
-    route: Annotated[list[str] | None, typer.Option(help="A route it may use, repeatable [all].")] = None,
-    worker: Annotated[list[str] | None, typer.Option(help="A worker it may use, repeatable [all].")] = None,
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Create a client. It can call once it has a key: `tidegate keys create ID`."""
-    scope = {"models": model or None, "routes": route or None, "workers": worker or None}
-    made = ask_records(config, data_dir, "clients.create", id=id, org=org, tier=tier, scope=scope)
-    typer.echo(json.dumps(made) if as_json else f"client {made['id']} of org {made['org']}, tier {made['tier']}")
+_MOST_DAYS = 36_500
 
 
 @keys_app.command("list")
@@ -56,7 +36,7 @@ def list_keys(
 ) -> None:
     """List all keys; a secret is never shown again, only its last four characters."""
     rows = ask_records(config, data_dir, "keys.list", client=client)
-    _show(rows, as_json, "Keys", ("id", "client", "role", "hint", "source", "created", "expires", "revoked"))
+    show(rows, as_json, "Keys", ("id", "client", "role", "hint", "source", "created", "expires", "revoked"))
 
 
 @keys_app.command("create")
@@ -66,28 +46,28 @@ def create_key(
     model: Annotated[list[str] | None, typer.Option(help="A model it may use, repeatable [the client's].")] = None,
     route: Annotated[list[str] | None, typer.Option(help="A route it may use, repeatable [the client's].")] = None,
     worker: Annotated[list[str] | None, typer.Option(help="A worker it may use, repeatable [the client's].")] = None,
-    days: Annotated[float | None, typer.Option(help="Days until it expires [never].", min=0)] = None,
+    days: Annotated[float | None, typer.Option(help="Days until it expires; parts of one are allowed [never].")] = None,
     config: ConfigOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and show its secret, once."""
     scope = {"models": model or None, "routes": route or None, "workers": worker or None}
-    expires = None if days is None else int((datetime.now(UTC).timestamp() + days * _DAY_S) * _NS)
+    expires = None if days is None else _in_days(days)
     made = ask_records(config, data_dir, "keys.create", client=client, role=role, scope=scope, expires_wall_ns=expires)
-    _show_secret(made, as_json)
+    show_secrets([made], as_json)
 
 
 @keys_app.command("rotate")
 def rotate_key(
     id: Annotated[str, typer.Argument(help="The key to replace, as `tidegate keys list` names it.")],
-    overlap_s: Annotated[int, typer.Option(help="Seconds for which the old one stays valid.", min=0)] = 0,
+    overlap_s: OverlapOption = 0,
     config: ConfigOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replace a key by a new one with the same rights; the new secret is shown once."""
-    _show_secret(ask_records(config, data_dir, "keys.rotate", id=id, overlap_s=overlap_s), as_json)
+    show_secrets([ask_records(config, data_dir, "keys.rotate", id=id, overlap_s=overlap_s)], as_json)
 
 
 @keys_app.command("revoke")
@@ -102,28 +82,54 @@ def revoke_key(
     typer.echo(json.dumps(done) if as_json else f"key {id} is revoked")
 
 
-def _show_secret(made: dict[str, Any], as_json: bool) -> None:
+@keys_app.command("forget-pepper")
+def forget_pepper(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """End every key of the database, after the pepper that they were made with is lost. The gateway must be stopped.
+
+    The next start takes the pepper that it finds, or makes a new one.
+    """
+    from gateway.cli.flags import loaded_or_exit
+    from gateway.clock import Clock
+    from gateway.records.database import RecordsError
+    from gateway.records.pepper import forget_pepper as forget
+
+    where = Path(loaded_or_exit(config).settings.server.data_dir) if data_dir is None else data_dir
+    if not (where / "tidegate.db").exists():
+        fail(f"there are no records in {where}: no gateway has run there yet (`tidegate serve`)")
+    if not yes:
+        typer.confirm(f"All keys in {where} end. Go on?", abort=True)
+    try:
+        ended = forget(where, Clock().wall_ns())
+    except RecordsError as error:
+        fail(str(error))
+    typer.echo(
+        f"{ended} {'key is' if ended == 1 else 'keys are'} revoked. `tidegate keys create CLIENT` makes new ones."
+    )
+
+
+def _in_days(days: float) -> int:
+    """Nanoseconds since the epoch."""
+    if not math.isfinite(days) or not 0 < days <= _MOST_DAYS:
+        raise typer.BadParameter(f"more than 0 and at most {_MOST_DAYS:,} days, not {days:g}", param_hint="--days")
+    return int((datetime.now(UTC).timestamp() + days * _DAY_S) * _NS)
+
+
+def show_secrets(made: list[dict[str, Any]], as_json: bool, *, many: bool = False) -> None:
+    """New keys with their secrets, the only time that these are shown."""
     if as_json:
-        typer.echo(json.dumps(made))
+        typer.echo(json.dumps(made if many else made[0]))
         return
-    typer.echo(f"key {made['id']} of client {made['client']}, role {made['role']}; its secret, shown only now:")
-    typer.echo(made["secret"])
+    for one in made:
+        typer.echo(f"key {one['id']} of client {one['client']}, role {one['role']}; its secret, shown only now:")
+        typer.echo(one["secret"])
+        show_warnings(one)
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, title: str, columns: tuple[str, ...]) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    from gateway.cli.tables import table
-
-    if not rows:
-        typer.echo(f"{title}: none")
-        return
-    table(title, columns, [[_cell(row, name) for name in columns] for row in rows])
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    wall_ns = row.get(f"{name}_wall_ns")
-    if wall_ns is not None:
-        return datetime.fromtimestamp(wall_ns / _NS, UTC).strftime("%Y-%m-%d %H:%MZ")
-    return str(row.get(name, "") or "")
+def show_warnings(made: dict[str, Any]) -> None:
+    """On standard error, so that what is printed can be piped."""
+    for warning in made.get("warnings", ()):
+        typer.echo(f"warning: {warning}", err=True)

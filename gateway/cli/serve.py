@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gateway.cli.flags import ConfigOption, DataDirOption, ListenOption, SetOption, flags, loaded_or_exit
 
 if TYPE_CHECKING:
     import uvicorn
@@ -21,43 +22,29 @@ if TYPE_CHECKING:
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
-    listen: Annotated[str | None, typer.Option(help="Address and port, such as 127.0.0.1:8080.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Database, journal, pepper and first keys.")] = None,
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    data_dir: DataDirOption = None,
     protocol: Annotated[str | None, typer.Option(help="native, or httptools for stock uvicorn.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     watch: Annotated[bool | None, typer.Option("--watch/--no-watch", help="Reload when the file changes.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set records.time_zone=UTC.")] = None,
+    set_: SetOption = None,
 ) -> None:
     """Run the gateway. An empty configuration runs: with no provider key, a fake provider answers."""
     from gateway import garbage
-    from gateway.config import ConfigError, load
 
     garbage.hold()
-    given = {
-        "server.listen": listen,
-        "server.data_dir": data_dir,
-        "server.protocol": protocol,
-        "server.log_format": log_format,
-        "server.log_level": log_level,
-        "server.watch": None if watch is None else str(watch).lower(),
-    }
-    flags = {key: value for key, value in given.items() if value is not None}
-    for pair in set_ or []:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            typer.echo(f"--set takes KEY=VALUE, not {pair!r}", err=True)
-            raise typer.Exit(2)
-        flags[key] = value
-    try:
-        loaded = load(config, flags)
-    except ConfigError as error:
-        from gateway.config import show_problems
-
-        show_problems(error)
-        raise typer.Exit(1) from None
-    raise typer.Exit(run(loaded))
+    given = flags(
+        set_,
+        listen=listen,
+        data_dir=data_dir,
+        protocol=protocol,
+        log_format=log_format,
+        log_level=log_level,
+        watch=None if watch is None else str(watch).lower(),
+    )
+    raise typer.Exit(run(loaded_or_exit(config, given=given)))
 
 
 def run(loaded: Loaded) -> int:

@@ -29,7 +29,7 @@ from gateway.config.people import (
 from gateway.config.pools import DedicatedSettings, PoolSettings
 from gateway.config.problems import ConfigError, Problem, show_problems
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, scope_names
 
 __all__ = [
     "BreakerSettings",
@@ -63,5 +63,6 @@ __all__ = [
     "find",
     "load",
     "needs_restart",
+    "scope_names",
     "show_problems",
 ]

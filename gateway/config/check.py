@@ -12,6 +12,7 @@ from gateway.config.effective import KEY_VARIABLES
 from gateway.config.problems import Path, Problem, dotted
 from gateway.config.settings import Settings
 from gateway.config.translate import Place, shown
+from gateway.scopes import not_among, route_names
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -28,6 +29,7 @@ def cross_check(settings: Settings, live: Settings, place: Place) -> list[Proble
         *_clients(settings, place),
         *_workers(settings, place),
         *_pools(settings, place),
+        *_scoped_routes(settings, place),
     ]
 
 
@@ -137,6 +139,27 @@ def _no_pool(name: str, path: Path, settings: Settings, place: Place, *, value: 
         expected=f"one of {', '.join(settings.pools)}",
         hint=near(name, settings.pools) or f"add a table [pools.{dotted((name,))}]",
     )
+
+
+def _scoped_routes(settings: Settings, place: Place) -> Iterator[Problem]:
+    for name, client in settings.clients.items():
+        yield from _routes(client.routes, ("clients", name), place)
+        for index, key in enumerate(client.keys):
+            yield from _routes(key.routes, ("clients", name, "keys", index), place)
+
+
+def _routes(routes: tuple[str, ...] | None, scoped: Path, place: Place) -> Iterator[Problem]:
+    """A route that does not exist would allow nothing, and nobody would know why."""
+    known = route_names()
+    for index, entry in enumerate(routes or ()):
+        meant = not_among(entry, known)
+        if meant is not None:
+            yield place.problem(
+                f"there is no route {entry!r}",
+                (*scoped, "routes", index),
+                expected=f"of {', '.join(known)}",
+                hint=f"did you mean {meant!r}?" if meant else "",
+            )
 
 
 def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]:

@@ -12,6 +12,7 @@ from gateway.config.layers import Layers
 from gateway.config.problems import Path, Problem
 from gateway.config.settings import Settings
 from gateway.config.translate import Place
+from gateway.secret import WANTED, is_fit
 
 #: Keys that hold a path; relative ones are meant from the folder of the file that names them.
 _PATHS = ("data_dir", "pepper_file", "api_key_file", "secret_file", "ca_file")
@@ -46,7 +47,7 @@ def with_secrets(settings: Settings, place: Place, problems: list[Problem]) -> t
             if file is None:
                 continue
             try:
-                section = section.model_copy(update={target: SecretStr(_credential(file))})
+                section = section.model_copy(update={target: SecretStr(_credential(file, target))})
                 if file.stat().st_mode & 0o007:
                     warnings.append(f"{file} is open to every user of this machine: chmod 600 {file}")
             except (OSError, ValueError) as error:
@@ -56,12 +57,14 @@ def with_secrets(settings: Settings, place: Place, problems: list[Problem]) -> t
     return _changed(settings, filled), warnings
 
 
-def _credential(file: FilePath) -> str:
+def _credential(file: FilePath, target: str) -> str:
     text = file.read_text(encoding="utf-8").strip()
     if not text:
         raise ValueError("it is empty")
     if len(text.split()) > 1:
         raise ValueError("it holds more than one word")
+    if target == "secret" and not is_fit(text):
+        raise ValueError(f"the secret must be {WANTED}")
     return text
 
 

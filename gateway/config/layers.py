@@ -11,6 +11,11 @@ from typing import Any
 from gateway.config.problems import Path, Problem
 
 PREFIX = "TIDEGATE__"
+#: Settings that have a flag of their own; all others are given by --set.
+FLAGS = {
+    f"server.{name}": f"--{name.replace('_', '-')}"
+    for name in ("listen", "data_dir", "protocol", "log_format", "log_level", "watch")
+}
 
 
 @dataclass(slots=True)
@@ -37,8 +42,7 @@ class Layers:
             except tomllib.TOMLDecodeError:
                 self.problems.append(Problem(f"{key!r} names no setting", "flag:--set", expected="SECTION.KEY"))
                 continue
-            option = str(path[-1]).replace("_", "-")
-            self._set(path, value, f"flag:--{option}", fold=False)
+            self._set(path, value, f"flag:{FLAGS.get(key, f'--set {key}')}", fold=False)
 
     def _set(self, path: tuple[str, ...], text: str, origin: str, *, fold: bool) -> None:
         if not all(path):

@@ -86,7 +86,8 @@ def load(
     folder = FilePath.cwd() if found is None else found.absolute().parent
     settings = resolved(settings, layers, folder)
     settings, warnings = with_secrets(settings, place, problems)
-    problems += cross_check(settings, effective(settings, env), place)
+    live = effective(settings, env)
+    problems += cross_check(settings, live, place)
     problems += check_policies(settings, layers.data, place)
     if problems:
         raise ConfigError(problems)
@@ -95,7 +96,7 @@ def load(
         found,
         "" if source is None else source.text,
         dict(flags or {}),
-        tuple(warnings + list(remarks(settings, layers.data))),
+        tuple(warnings + list(remarks(settings, live, layers.data))),
         frozenset(dotted(where) for where in expanded),
         place,
     )

@@ -23,6 +23,7 @@ from gateway.config.values import (
     Usd,
     wrong,
 )
+from gateway.secret import WANTED, is_fit
 
 if TYPE_CHECKING:
     from gateway.clients import BudgetRules, Client, QuotaRules, Scope, Tier
@@ -167,8 +168,10 @@ class KeySettings(ScopedSettings):
         given = [name for name in ("secret", "secret_file", "hash") if getattr(self, name) is not None]
         if len(given) != 1:
             raise wrong(f"exactly one of secret, secret_file and hash; found {' and '.join(given) or 'none'}")
+        if self.secret is not None and not is_fit(self.secret.get_secret_value()):
+            raise wrong(WANTED, "secret")
         if self.hash is not None and not re.fullmatch(r"[0-9a-f]{64}", self.hash.get_secret_value()):
-            raise wrong("a hash of 64 hexadecimal digits in lower case")
+            raise wrong("64 hexadecimal digits in lower case", "hash")
         return self
 
     @property

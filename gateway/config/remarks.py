@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.config.layers import get, has
+from gateway.config.people import ClientSettings, KeySettings
 from gateway.config.problems import Path, dotted
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, scope_names
 
-SHORT_SECRET = 16
 _SLASHES = re.compile(r"(?<!:)/{2,}")  # a slash too many often comes with a variable, and is nothing to tell
 
 
-def remarks(settings: Settings, data: Any) -> Iterator[str]:
-    """Sentences about settings that passed every check; `data` is what was written."""
+def remarks(settings: Settings, live: Settings, data: Any) -> Iterator[str]:
+    """Sentences about settings that passed every check; `live` is what they come to, `data` what was written."""
     yield from _addresses(settings, data)
     yield from _idle_parts(settings)
-    yield from _short_secrets(settings)
+    yield from _strange_scopes(settings, live)
 
 
 def _addresses(settings: Settings, data: Any) -> Iterator[str]:
@@ -41,9 +41,15 @@ def _idle_parts(settings: Settings) -> Iterator[str]:
             yield f"[policy.{name}] has no effect: {name!r} is not in the list of policies"
 
 
-def _short_secrets(settings: Settings) -> Iterator[str]:
+def _strange_scopes(settings: Settings, live: Settings) -> Iterator[str]:
+    """Models and workers that there are none of: allowed, since the file may come to have them."""
+    names = scope_names(live)
     for name, client in settings.clients.items():
-        for index, key in enumerate(client.keys):
-            if key.secret is not None and len(key.secret.get_secret_value()) < SHORT_SECRET:
-                where = dotted(("clients", name, "keys", index))
-                yield f"{where}: a secret of under {SHORT_SECRET} characters can be guessed"
+        for path, scoped in ((("clients", name), client), *_keys_of(name, client)):
+            for sentence in names.strangers(scoped.scope()):
+                yield f"{dotted(path)}: {sentence}"
+
+
+def _keys_of(name: str, client: ClientSettings) -> Iterator[tuple[Path, KeySettings]]:
+    for index, key in enumerate(client.keys):
+        yield ("clients", name, "keys", index), key

@@ -12,6 +12,7 @@ from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, Ti
 from gateway.config.pools import PoolSettings, with_builtin_pools
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
 from gateway.config.values import Id, Name, Names, PublicName, Section
+from gateway.scopes import ScopeNames
 
 DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "cache", "offpeak", "budget", "pool", "queue")
 
@@ -64,3 +65,9 @@ class Settings(Section):
     def demo(self) -> bool:
         """The fake provider runs inside, since no provider is configured; set by `effective`."""
         return self._demo
+
+
+def scope_names(live: Settings) -> ScopeNames:
+    """What scopes of clients and keys may name; `live` is what the configuration comes to (`effective`)."""
+    aliases = [alias for model in live.models.values() for alias in model.aliases]
+    return ScopeNames((*live.models, *aliases), tuple(live.workers))

@@ -13,6 +13,7 @@ from gateway.diagnosis.endpoints import Probe, probe_provider, probe_worker
 from gateway.diagnosis.finding import Finding
 from gateway.diagnosis.ground import ground
 from gateway.diagnosis.running import running
+from gateway.records.agreement import disagreements
 
 __all__ = ["Finding", "examine"]
 
@@ -25,6 +26,7 @@ async def examine(loaded: Loaded, env: Mapping[str, str], timeout_s: float) -> l
     findings += [Finding("warn", "configuration", warning) for warning in loaded.warnings]
     findings += client_addresses(env, settings.server)
     findings += ground(settings)
+    findings += [Finding("fail", "clients and keys", sentence) for sentence in disagreements(settings)]
     probes: list[Probe] = []
     if settings.demo:
         findings.append(

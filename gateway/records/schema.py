@@ -138,3 +138,11 @@ keys = Table(
     Column("expires_wall_ns", BigInteger, nullable=True),
     Column("revoked_wall_ns", BigInteger, nullable=True),
 )
+
+#: One row: which pepper the digests of the keys were made with.
+pepper_state = Table(
+    "pepper_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, nullable=False),
+)

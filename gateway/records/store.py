@@ -56,7 +56,7 @@ class Records:
     pepper: bytes
     recovered: Recovered  # what the start found of the run before
 
-    def __init__(self, data_dir: Path, options: Options, clock: Clock, pepper: bytes | None) -> None:
+    def __init__(self, data_dir: Path, options: Options, clock: Clock, pepper_file: Path | None) -> None:
         """Blocks; use `open`."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.data_dir = data_dir
@@ -64,8 +64,8 @@ class Records:
         self._clock = clock
         self._lock = Lock(data_dir)
         try:
-            self.pepper = load_pepper(data_dir) if pepper is None else pepper
             self._database = _database(data_dir / "tidegate.db", options)
+            self.pepper = _pepper(self._database, data_dir, pepper_file)
             posting = Posting(Rollups())
             geometry = Geometry(options.segments, options.segment_bytes)
             self._journal, self.recovered = _journal(self._database, posting, data_dir, geometry)
@@ -91,15 +91,15 @@ class Records:
         options: Options | None = None,
         *,
         clock: Clock | None = None,
-        pepper: bytes | None = None,
+        pepper_file: Path | None = None,
         events: Events | None = None,
     ) -> Records:
         """Locks the directory, migrates the database, replays the journal. Raises RecordsError (in use, disk full).
 
-        `pepper` None: TIDEGATE_PEPPER, else data_dir/pepper, made (0600) when missing.
+        `pepper_file` None: TIDEGATE_PEPPER, else data_dir/pepper, made (0600) when missing.
         `events` hears `ledger_stuck` with the reason, `ledger_well`, and `ledger_recovered` where the run before did
         not end well."""
-        records = await asyncio.to_thread(cls, data_dir, options or Options(), clock or Clock(), pepper)
+        records = await asyncio.to_thread(cls, data_dir, options or Options(), clock or Clock(), pepper_file)
         records._start(events)
         return records
 
@@ -185,6 +185,14 @@ def _database(path: Path, options: Options) -> Database:
         return Database(path, safe=options.durability == "power")
     except DatabaseError as error:
         raise RecordsError(f"can't open {path}: {reason_of(error)}") from error
+
+
+def _pepper(database: Database, data_dir: Path, named: Path | None) -> bytes:
+    try:
+        return load_pepper(data_dir, named, database.writer)
+    except BaseException:
+        database.close()
+        raise
 
 
 def _journal(database: Database, posting: Posting, data_dir: Path, geometry: Geometry) -> tuple[Journal, Recovered]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.clients import BudgetRules, Key, QuotaRules, Scope
+from gateway.clients import BudgetRules, Client, Key, QuotaRules, Scope
 from gateway.prices import usd
 from gateway.records.keys import ClientInfo, KeyInfo
+from gateway.records.people import Changes
 from gateway.records.queries import UsageRow
 from gateway.records.rows import AttemptRow, CallRow
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.control.socket import Verb
     from gateway.records.store import Records
 
-_MONEY = "_pusd"
+_MONEY, _INSTANT = "_pusd", "_wall_ns"
 
 
 def of(records: Records) -> dict[str, Verb]:
@@ -32,8 +34,24 @@ def of(records: Records) -> dict[str, Verb]:
         quota: dict[str, Any] | None = None,
         budget: dict[str, Any] | None = None,
     ) -> Any:
-        client = await keys.create_client(id, org=org, tier=tier, **_rules(scope=scope, quota=quota, budget=budget))
-        return {"id": client.id, "org": client.org, "tier": client.tier.name}
+        rules = _rules(scope=scope, quota=quota, budget=budget)
+        client = await keys.create_client(id, org=org, tier=tier, **rules)
+        return _with_warnings(_short(client), keys.strangers(client.scope))
+
+    async def edit_client(id: str, changes: dict[str, Any]) -> Any:
+        client = await keys.edit_client(id, msgspec.convert(changes, Changes))
+        return _with_warnings(_short(client), keys.strangers(client.scope))
+
+    async def revoke_client(id: str) -> Any:
+        ended = await keys.revoke_client(id)
+        return {"id": id, "revoked": ended.revoked, "in_file": ended.in_file}
+
+    async def rotate_client(id: str, overlap_s: int = 0) -> Any:
+        return [{**_key(made.key), "secret": made.secret} for made in await keys.rotate_client(id, overlap_s)]
+
+    async def remove_client(id: str, keep_keys: bool = False) -> Any:
+        ended = await keys.remove_client(id, keep_keys=keep_keys)
+        return {"id": id, "revoked": ended.revoked}
 
     async def list_clients() -> Any:
         return [_client(info) for info in await keys.list_clients()]
@@ -52,7 +70,7 @@ def of(records: Records) -> dict[str, Verb]:
             expires_wall_ns=expires_wall_ns,
             **_rules(scope=scope, quota=quota, budget=budget),
         )
-        return {**_key(made.key), "secret": made.secret}
+        return _with_warnings({**_key(made.key), "secret": made.secret}, keys.strangers(made.key.scope))
 
     async def list_keys(client: str | None = None) -> Any:
         return [_key_info(info) for info in await keys.list_keys(client)]
@@ -86,6 +104,10 @@ def of(records: Records) -> dict[str, Verb]:
     return {
         "clients.create": create_client,
         "clients.list": list_clients,
+        "clients.edit": edit_client,
+        "clients.revoke": revoke_client,
+        "clients.rotate": rotate_client,
+        "clients.remove": remove_client,
         "keys.create": create_key,
         "keys.list": list_keys,
         "keys.rotate": rotate_key,
@@ -97,22 +119,34 @@ def of(records: Records) -> dict[str, Verb]:
 
 
 def plain(row: AttemptRow | CallRow) -> dict[str, Any]:
-    """A row for JSON: by field name, money as decimal strings of dollars under `..._usd`."""
-    return _dollars({name: getattr(row, name) for name in row.__struct_fields__})
+    """A row for JSON: by field name; money as decimal strings of dollars under `..._usd`, instants as RFC 3339."""
+    return outside({name: getattr(row, name) for name in row.__struct_fields__})
+
+
+def outside(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What leaves the process says dollars and instants, not pico-dollars and nanoseconds: `x_pusd` becomes `x_usd`,
+    a decimal string, and `x_wall_ns` becomes `x`, in RFC 3339. Tables inside are changed likewise."""
+    return dict(_said(name, value) for name, value in values.items())
+
+
+def _said(name: str, value: Any) -> tuple[str, Any]:
+    if name.endswith(_MONEY):
+        return name.removesuffix(_MONEY) + "_usd", None if value is None else usd(value)
+    if name.endswith(_INSTANT):
+        return name.removesuffix(_INSTANT), None if value is None else instant(value)
+    return name, outside(value) if isinstance(value, Mapping) else value
+
+
+def instant(wall_ns: int) -> str:
+    """RFC 3339 in UTC, to the microsecond where it has a fraction."""
+    seconds, rest_ns = divmod(wall_ns, 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest_ns // 1000:06d}Z" if rest_ns // 1000 else f"{text}Z"
 
 
 def _usage(row: UsageRow) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in row.__struct_fields__ if name != "group"}
-    return {**row.group, **_dollars(values)}
-
-
-def _dollars(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name.removesuffix(_MONEY) + "_usd" if name.endswith(_MONEY) else name: (
-            usd(value) if name.endswith(_MONEY) else value
-        )
-        for name, value in values.items()
-    }
+    return {**row.group, **outside(values)}
 
 
 def _rules(**given: dict[str, Any] | None) -> dict[str, Any]:
@@ -123,18 +157,25 @@ def _rules(**given: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _short(client: Client) -> dict[str, Any]:
+    return {"id": client.id, "org": client.org, "tier": client.tier.name}
+
+
+def _with_warnings(made: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    return {**made, "warnings": warnings} if warnings else made
+
+
 def _client(info: ClientInfo) -> dict[str, Any]:
-    rules: dict[str, Any] = msgspec.to_builtins(info.rules)
     known = {"id": info.id, "org": info.org, "tier": info.tier, "source": info.source}
-    return {**known, "created_wall_ns": info.created_wall_ns, **rules}
+    return outside({**known, "created_wall_ns": info.created_wall_ns, **msgspec.to_builtins(info.rules)})
 
 
 def _key(key: Key) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(key)
+    found: dict[str, Any] = outside(msgspec.to_builtins(key))
     found["client"] = found.pop("client_id")
     return found
 
 
 def _key_info(info: KeyInfo) -> dict[str, Any]:
     times = {"created_wall_ns": info.created_wall_ns, "revoked_wall_ns": info.revoked_wall_ns}
-    return {**_key(info.key), **times}
+    return {**_key(info.key), **outside(times)}

@@ -38,7 +38,7 @@ def test_flag_over_environment_over_file_over_default(loaded):
     assert loaded.origins["server.header_timeout_s"] == "default"
     assert loaded.origins["server.drain_s"] == "file:4"
     assert loaded.origins["server.keep_alive_s"] == "env:TIDEGATE__SERVER__KEEP_ALIVE_S"
-    assert loaded.origins["server.write_timeout_s"] == "flag:--write-timeout-s"
+    assert loaded.origins["server.write_timeout_s"] == "flag:--set server.write_timeout_s"
 
 
 def test_environment_values_are_typed_like_toml_and_names_match_quoted_keys(loaded):

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config import ConfigError, load, show_problems
 
+KEY = '[[clients.a.keys]]\nsecret = "SECRET-OF-16-CHR"'
 PROVIDER = '[providers.a]\nkind = "openai"\n'
 
 
@@ -64,9 +65,9 @@ PROVIDER = '[providers.a]\nkind = "openai"\n'
         ("[tiers.basic]\npriority = 50", 3, "tiers.basic", "priority", "a number at most 40", ""),
         ("[tiers.basic]\nrate_multiplier = 1.2345", 3, "tiers.basic", "rate_multiplier", "at most 3 decimals", ""),
         ('[[clients.a.keys]]\nrole = "admin"', 2, "clients.a", "keys[0]", "exactly one of secret", ""),
-        ('[[clients.a.keys]]\nhash = "abc"', 2, "clients.a", "keys[0]", "64 hexadecimal digits", ""),
-        ('[[clients.a.keys]]\nsecret = "x"\nexpires = "soon"', 4, "clients.a.keys[0]", "expires", "2027-01-01", ""),
-        ('[[clients.a.keys]]\nsecret = "x"\nexpires = 2027-01-01T00:00:00', 4, "clients.a.keys[0]", "expires",
+        ('[[clients.a.keys]]\nhash = "abc"', 3, "clients.a.keys[0]", "hash", "64 hexadecimal digits", ""),
+        (KEY + '\nexpires = "soon"', 4, "clients.a.keys[0]", "expires", "2027-01-01", ""),
+        (KEY + '\nexpires = 2027-01-01T00:00:00', 4, "clients.a.keys[0]", "expires",
          "with its offset", ""),
         ('[prices.m]\ninput = "2.50"', 3, "prices.m", "input", "a price in US dollars", ""),
         ("[prices.m]\ninputs = 2.5", 3, "prices.m", "inputs", "input", "did you mean 'input'?"),
@@ -98,9 +99,9 @@ def test_a_mistake_is_placed_and_explained(problems, text, line, table, key, exp
          "taken by an alias of model 'm'", ""),
         (PROVIDER + '[models.m]\ntargets = ["a/x"]\naliases = ["b*"]', 6, "models.m", "aliases[0]", "is a pattern", ""),
         ('[clients.a]\ntier = "standart"', 3, "clients.a", "tier", "unknown tier", "did you mean 'standard'?"),
-        ('[[clients.a.keys]]\nsecret = "s"\n[[clients.b.keys]]\nsecret = "s"', 4, "clients.b", "keys[0]",
+        (KEY + "\n" + KEY.replace("clients.a", "clients.b"), 4, "clients.b", "keys[0]",
          "has the secret of clients.a.keys[0] (line 2)", ""),
-        ('[[clients.a.keys]]\nid = "k"\nsecret = "s"\n[[clients.b.keys]]\nid = "k"\nsecret = "t"', 5, "clients.b",
+        (KEY + '\nid = "k"\n[[clients.b.keys]]\nsecret = "ANOTHER-OF-16-CH"\nid = "k"', 5, "clients.b",
          "keys[0]", "has the id of clients.a.keys[0]", ""),
         ('[providers.w]\nkind = "http"\nbase_url = "http://h"\n[workers.w]\nbase_url = "http://h"', 2, "providers", "w",
          "a worker too", ""),

@@ -26,17 +26,17 @@ base_url = "{origin}/worker"
 models = ["demo-small"]
 workers = ["echo"]
 [[clients.narrow.keys]]
-secret = "tg-narrow"
+secret = "tg-narrow-of-the-test"
 [[clients.narrow.keys]]
 secret = "tg-embeddings-only"
 routes = ["embeddings"]
 [clients.rival]
 [[clients.rival.keys]]
-secret = "tg-rival"
+secret = "tg-rival-of-the-test"
 [clients.friend]
 org = "rival"
 [[clients.friend.keys]]
-secret = "tg-friend"
+secret = "tg-friend-of-the-test"
 """
 
 
@@ -75,52 +75,58 @@ def test_secrets_are_kept_as_hashes_only(server: Any) -> None:
 
 def test_both_header_forms_and_disagreement(server: Any) -> None:
     for headers in (
-        {"authorization": "Bearer tg-narrow"},
-        {"x_api_key": "tg-narrow"},
-        {"authorization": "bearer tg-narrow"},
+        {"authorization": "Bearer tg-narrow-of-the-test"},
+        {"x_api_key": "tg-narrow-of-the-test"},
+        {"authorization": "bearer tg-narrow-of-the-test"},
     ):
         assert server.request("POST", "/v1/chat/completions", CHAT, key=None, **headers)[0] == 200
-    status, _, body = server.request("POST", "/v1/chat/completions", CHAT, key="tg-narrow", x_api_key="tg-rival")
+    status, _, body = server.request(
+        "POST", "/v1/chat/completions", CHAT, key="tg-narrow-of-the-test", x_api_key="tg-rival-of-the-test"
+    )
     assert status == 401
     assert "different" in json.loads(body)["error"]["message"]
 
 
 def test_model_scopes(server: Any) -> None:
-    assert status_of(server, "tg-narrow", model="smart") == 200
-    status, _, body = server.request("POST", "/v1/chat/completions", {**CHAT, "model": "demo-large"}, key="tg-narrow")
+    assert status_of(server, "tg-narrow-of-the-test", model="smart") == 200
+    status, _, body = server.request(
+        "POST", "/v1/chat/completions", {**CHAT, "model": "demo-large"}, key="tg-narrow-of-the-test"
+    )
     assert status == 403
     assert json.loads(body)["error"]["code"] == "model_not_allowed"
-    listed = json.loads(server.request("GET", "/v1/models", key="tg-narrow")[2])
+    listed = json.loads(server.request("GET", "/v1/models", key="tg-narrow-of-the-test")[2])
     assert {model["id"] for model in listed["data"]} == {"demo-small", "smart"}
-    assert server.request("GET", "/v1/models/demo-large", key="tg-narrow")[0] == 404
+    assert server.request("GET", "/v1/models/demo-large", key="tg-narrow-of-the-test")[0] == 404
 
 
 def test_route_and_worker_scopes(server: Any) -> None:
     assert status_of(server, "tg-embeddings-only") == 403
     body = {"model": "demo-small", "input": "x"}
     assert server.request("POST", "/v1/embeddings", body, key="tg-embeddings-only")[0] == 200
-    assert server.request("GET", "/workers/echo/x", key="tg-narrow")[0] == 200
-    assert server.request("GET", "/workers/hidden/x", key="tg-narrow")[0] == 403
-    assert server.request("GET", "/workers/absent/x", key="tg-narrow")[0] == 404
+    assert server.request("GET", "/workers/echo/x", key="tg-narrow-of-the-test")[0] == 200
+    assert server.request("GET", "/workers/hidden/x", key="tg-narrow-of-the-test")[0] == 403
+    assert server.request("GET", "/workers/absent/x", key="tg-narrow-of-the-test")[0] == 404
 
 
 def test_the_wall_between_orgs(server: Any) -> None:
     """Stored objects are seen by the org that made them, and by nobody else."""
-    made = json.loads(server.request("POST", "/v1/responses", {"model": "demo-small", "input": "x"}, key="tg-rival")[2])
+    made = json.loads(
+        server.request("POST", "/v1/responses", {"model": "demo-small", "input": "x"}, key="tg-rival-of-the-test")[2]
+    )
     path = f"/v1/responses/{made['id']}"
-    assert server.request("GET", path, key="tg-rival")[0] == 200
-    assert server.request("GET", path, key="tg-friend")[0] == 200, "the same org"
-    assert server.request("GET", path, key="tg-narrow")[0] == 404
-    assert server.request("DELETE", path, key="tg-narrow")[0] == 404
+    assert server.request("GET", path, key="tg-rival-of-the-test")[0] == 200
+    assert server.request("GET", path, key="tg-friend-of-the-test")[0] == 200, "the same org"
+    assert server.request("GET", path, key="tg-narrow-of-the-test")[0] == 404
+    assert server.request("DELETE", path, key="tg-narrow-of-the-test")[0] == 404
     follow = {"model": "demo-small", "input": "y", "previous_response_id": made["id"]}
-    assert server.request("POST", "/v1/responses", follow, key="tg-narrow")[0] == 404
-    assert server.request("POST", "/v1/responses", follow, key="tg-friend")[0] == 200
+    assert server.request("POST", "/v1/responses", follow, key="tg-narrow-of-the-test")[0] == 404
+    assert server.request("POST", "/v1/responses", follow, key="tg-friend-of-the-test")[0] == 200
     streamed = server.request(
-        "POST", "/v1/responses", {"model": "demo-small", "input": "x", "stream": True}, key="tg-rival"
+        "POST", "/v1/responses", {"model": "demo-small", "input": "x", "stream": True}, key="tg-rival-of-the-test"
     )
     stream_id = json.loads(streamed[2].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
-    assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-rival")[0] == 200
-    assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-narrow")[0] == 404
+    assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-rival-of-the-test")[0] == 200
+    assert server.request("GET", f"/v1/responses/{stream_id}", key="tg-narrow-of-the-test")[0] == 404
 
 
 def upload(server: Any, key: str) -> str:
@@ -133,29 +139,35 @@ def upload(server: Any, key: str) -> str:
 
 
 def test_lists_are_filtered(server: Any) -> None:
-    mine, theirs = upload(server, "tg-rival"), upload(server, "tg-narrow")
-    listed = {row["id"] for row in json.loads(server.request("GET", "/v1/files", key="tg-rival")[2])["data"]}
+    mine, theirs = upload(server, "tg-rival-of-the-test"), upload(server, "tg-narrow-of-the-test")
+    listed = {
+        row["id"] for row in json.loads(server.request("GET", "/v1/files", key="tg-rival-of-the-test")[2])["data"]
+    }
     assert mine in listed
     assert theirs not in listed
-    assert server.request("GET", f"/v1/files/{theirs}/content", key="tg-rival")[0] == 404
-    assert server.request("PUT", f"/v1/files/{theirs}", {}, key="tg-rival")[0] == 405, "no way around the routes"
+    assert server.request("GET", f"/v1/files/{theirs}/content", key="tg-rival-of-the-test")[0] == 404
+    assert server.request("PUT", f"/v1/files/{theirs}", {}, key="tg-rival-of-the-test")[0] == 405, (
+        "no way around the routes"
+    )
     batch = {"input_file_id": theirs, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    assert server.request("POST", "/v1/batches", batch, key="tg-rival")[0] == 404
+    assert server.request("POST", "/v1/batches", batch, key="tg-rival-of-the-test")[0] == 404
 
 
 def test_secrets_stay_on_their_side(server: Any, demo_process: Any) -> None:
     """The client's key never goes up, the provider's never comes down, neither is ever logged."""
-    _, headers, body = server.request("GET", "/workers/echo/x", key="tg-narrow", cookie="session=1", x_client_id="root")
+    _, headers, body = server.request(
+        "GET", "/workers/echo/x", key="tg-narrow-of-the-test", cookie="session=1", x_client_id="root"
+    )
     seen = {name.lower(): value for name, value in json.loads(body)["headers"]}
     assert "authorization" not in seen
     assert "x-api-key" not in seen
     assert "cookie" not in seen
     assert seen.get("x-client-id") != "root"
-    status, headers, body = server.request("POST", "/v1/chat/completions", CHAT, key="tg-narrow")
+    status, headers, body = server.request("POST", "/v1/chat/completions", CHAT, key="tg-narrow-of-the-test")
     assert status == 200
     assert "sk-provider" not in str(headers) + body.decode()
     everything = server.output
-    for secret in ("tg-narrow", "sk-provider", "SECRET-PROMPT-WORDS", "tg-test-client-key"):
+    for secret in ("tg-narrow-of-the-test", "sk-provider", "SECRET-PROMPT-WORDS", "tg-test-client-key"):
         assert secret not in everything, f"{secret} was logged"
 
 

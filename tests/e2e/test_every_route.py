@@ -26,21 +26,21 @@ base_url = "{origin}/worker"
 org = "shared"
 quota = {{ requests = ["100000/minute"] }}
 [[clients.free.keys]]
-secret = "tg-free"
+secret = "tg-free-of-the-test"
 [[clients.free.keys]]
-secret = "tg-viewer"
+secret = "tg-viewer-of-the-test"
 role = "viewer"
 [[clients.free.keys]]
-secret = "tg-expired"
+secret = "tg-expired-of-the-test"
 expires = 2020-01-01
 [[clients.free.keys]]
-secret = "tg-no-routes"
+secret = "tg-no-routes-of-the-test"
 routes = []
 [clients.none]
 org = "shared"
 quota = {{ requests = ["1/day"] }}
 [[clients.none.keys]]
-secret = "tg-none"
+secret = "tg-none-of-the-test"
 """
 
 
@@ -66,7 +66,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory, start_module: Any, demo_pr
     plant(folder / "data", examples)
     server = start_module(folder, CONFIG.format(origin=demo_process.origin))
     # Spends the one request of the day.
-    status, _, _ = server.request("POST", "/workers/echo/x", {}, key="tg-none")
+    status, _, _ = server.request("POST", "/workers/echo/x", {}, key="tg-none-of-the-test")
     assert status == 200
     return server
 
@@ -76,7 +76,7 @@ def send(server: Any, example: Any, key: str | None) -> tuple[int, dict[str, str
     return status, headers, json.loads(body) if body and b"json" in headers["content-type"].encode() else body
 
 
-@pytest.mark.parametrize("key", [None, "tg-unknown", "tg-expired"])
+@pytest.mark.parametrize("key", [None, "tg-unknown", "tg-expired-of-the-test"])
 def test_strangers_get_one_answer(bounded: Any, example: Any, key: str | None) -> None:
     status, _, body = send(bounded, example, key)
     assert status == 401
@@ -92,12 +92,12 @@ def test_strangers_get_one_answer(bounded: Any, example: Any, key: str | None) -
 
 
 def test_viewers_and_foreign_scopes_are_refused(bounded: Any, example: Any) -> None:
-    for key in ("tg-viewer", "tg-no-routes"):
+    for key in ("tg-viewer-of-the-test", "tg-no-routes-of-the-test"):
         assert send(bounded, example, key)[0] == 403, key
 
 
 def test_quota_refuses(bounded: Any, example: Any) -> None:
-    status, headers, body = send(bounded, example, "tg-none")
+    status, headers, body = send(bounded, example, "tg-none-of-the-test")
     assert status == 429, body
     assert int(headers["retry-after"]) >= 1
     if example.method == "HEAD":
@@ -116,7 +116,7 @@ def test_quota_refuses(bounded: Any, example: Any) -> None:
 
 def test_served_calls_are_recorded(bounded: Any, example: Any) -> None:
     """Whatever the provider answers, the call has its row, its id and its rate headers."""
-    _, headers, body = send(bounded, example, "tg-free")
+    _, headers, body = send(bounded, example, "tg-free-of-the-test")
     assert headers["x-request-id"]
     calls = {call["id"]: call for call in bounded.calls()}
     call = calls[headers["x-request-id"]]

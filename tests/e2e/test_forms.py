@@ -26,11 +26,11 @@ targets = ["up/secret-model"]
 targets = ["up/dall-e-2"]
 [clients.wide]
 [[clients.wide.keys]]
-secret = "tg-wide"
+secret = "tg-wide-of-the-test"
 [clients.narrow]
 models = ["whisper-1", "renamed", "dall-e-2"]
 [[clients.narrow.keys]]
-secret = "tg-narrow"
+secret = "tg-narrow-of-the-test"
 """
 FORM = "multipart/form-data; boundary=B"
 AUDIO = "/v1/audio/transcriptions"
@@ -49,7 +49,7 @@ def upstream(scripted: Any) -> Any:
     return scripted
 
 
-def send(server: Any, body: bytes, path: str = AUDIO, key: str = "tg-narrow", **headers: str) -> Any:
+def send(server: Any, body: bytes, path: str = AUDIO, key: str = "tg-narrow-of-the-test", **headers: str) -> Any:
     return server.request("POST", path, body, key=key, content_type=FORM, **headers)
 
 
@@ -145,7 +145,10 @@ def test_what_parsers_read_differently_is_refused(server: Any, upstream: Any, na
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", f"{FORM}; boundary=C", "multipart/form-data; xboundary=B"])
 def test_a_boundary_is_named_once(server: Any, form: Callable[..., bytes], kind: str) -> None:
-    assert server.request("POST", AUDIO, form(("model", "whisper-1")), key="tg-narrow", content_type=kind)[0] == 400
+    assert (
+        server.request("POST", AUDIO, form(("model", "whisper-1")), key="tg-narrow-of-the-test", content_type=kind)[0]
+        == 400
+    )
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -172,7 +175,9 @@ def test_where_no_model_is_called_a_field_of_that_name_stays(
 
 def test_a_body_that_grows_when_it_is_decoded_is_413(server: Any) -> None:
     body = gzip.compress(json.dumps({"model": "whisper-1", "messages": [], "pad": "x" * 3_000_000}).encode())
-    status, _, answer = server.request("POST", "/v1/chat/completions", body, key="tg-wide", content_encoding="gzip")
+    status, _, answer = server.request(
+        "POST", "/v1/chat/completions", body, key="tg-wide-of-the-test", content_encoding="gzip"
+    )
     assert status == 413
     assert json.loads(answer)["error"]["code"] == "request_too_large"
 
@@ -180,7 +185,9 @@ def test_a_body_that_grows_when_it_is_decoded_is_413(server: Any) -> None:
 def test_a_form_passes_as_it_comes(server: Any, upstream: Any, form: Callable[..., bytes]) -> None:
     """In pieces of whatever length, with a boundary in its file that is almost its own."""
     body = form(("model", "whisper-1"), ("file", b"\r\n--C\r\n-B--\r\r\n\r\n--" * 40, "a.mp3"))
-    head = f"POST {AUDIO} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer tg-narrow\r\ncontent-type: {FORM}\r\n"
+    head = (
+        f"POST {AUDIO} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer tg-narrow-of-the-test\r\ncontent-type: {FORM}\r\n"
+    )
     for step in (1, 7):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -30,22 +30,22 @@ output = 10
 [clients.spent]
 quota = {{ requests = ["1/day"] }}
 [[clients.spent.keys]]
-secret = "tg-key-of-spent"
+secret = "tg-the-key-of-spent"
 [clients.hourly]
 quota = {{ requests = ["1/hour"] }}
 [[clients.hourly.keys]]
-secret = "tg-key-of-hourly"
+secret = "tg-the-key-of-hourly"
 [clients.broke]
 budget = {{ month_usd = 0.001, hard = true }}
 [[clients.broke.keys]]
-secret = "tg-key-of-broke"
+secret = "tg-the-key-of-broke"
 [clients.brisk]
 quota = {{ requests = ["1 per 2 seconds"] }}
 [[clients.brisk.keys]]
-secret = "tg-key-of-brisk"
+secret = "tg-the-key-of-brisk"
 [clients.rich]
 [[clients.rich.keys]]
-secret = "tg-key-of-rich1"
+secret = "tg-the-key-of-rich1"
 """
 BODY = {"model": "metered", "max_tokens": 100, "messages": [{"role": "user", "content": "Count to a hundred."}]}
 
@@ -84,7 +84,7 @@ async def test_an_hour_mints_nothing_and_locks_no_one_out(jumping: tuple[str, Ca
     async with httpx2.AsyncClient(base_url=address, timeout=30, trust_env=False) as client:
 
         async def call(key: str) -> httpx2.Response:
-            headers = {"authorization": f"Bearer tg-key-of-{key}", "x-fake": "chunks=100"}
+            headers = {"authorization": f"Bearer tg-the-key-of-{key}", "x-fake": "chunks=100"}
             return await client.post("/v1/chat/completions", headers=headers, json=BODY)
 
         for key in ("spent", "hourly", "broke", "brisk"):

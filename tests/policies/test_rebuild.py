@@ -43,7 +43,7 @@ def write(records: Records, ago_s: int, *, model: str = "m", resolved: bool = Tr
 
 async def opened(bench: Any, tmp_path: Path) -> Records:
     bench.clock.jump_wall((NOON - bench.clock.wall_ns()) // NS)
-    return await Records.open(tmp_path / "data", Options(), clock=bench.clock, pepper=b"pepper")
+    return await Records.open(tmp_path / "data", Options(), clock=bench.clock)
 
 
 async def test_every_row_is_counted_once_and_not_before_its_time(bench: Any, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ async def gateway(request: Any, open_records: Any, rows: Any) -> AsyncIterator[s
 async def test_clients_and_keys_from_making_to_revoking(gateway: str, run: Run) -> None:
     rights = ("--org", "big", "--tier", "premium", "--model", "gpt-*")
     code, out, err = await run("clients", "create", "acme", *rights, "--json")
-    assert (code, json.loads(out)) == (0, {"id": "acme", "org": "big", "tier": "premium"}), err
+    assert code == 0, err
+    assert json.loads(out).items() >= {"id": "acme", "org": "big", "tier": "premium"}.items()
     _, out, _ = await run("clients", "list", "--json")
     (client,) = json.loads(out)
     assert (client["id"], client["org"], client["source"]) == ("acme", "big", "database")
@@ -88,7 +89,7 @@ async def test_clients_and_keys_from_making_to_revoking(gateway: str, run: Run) 
     code, out, _ = await run("keys", "revoke", made["id"], "--json")
     assert (code, json.loads(out)) == (0, {"id": made["id"]})
     _, out, _ = await run("keys", "list", "--json")
-    assert [row["revoked_wall_ns"] is None for row in json.loads(out)] == [False, True]
+    assert [row["revoked"] is None for row in json.loads(out)] == [False, True]
 
 
 COMBINATIONS = [
@@ -159,7 +160,7 @@ async def test_refusals_exit_with_1_and_a_sentence(gateway: str, run: Run) -> No
     assert "there is no client 'nobody'; `tidegate clients create nobody` makes it" in err
     code, _, err = await run("keys", "revoke", "unknown")
     assert code == 1
-    assert "there is no valid key 'unknown'" in err
+    assert "there is no key 'unknown'" in err
 
 
 async def test_wrong_use_exits_with_2(run: Run) -> None:

@@ -94,7 +94,7 @@ async def test_a_rotated_key_is_valid_for_its_overlap(open_records: Any) -> None
     newest = await records.keys.rotate(new.key.id)
     assert directory.find(new.secret.encode()) is None
     assert directory.find(newest.secret.encode()) is not None
-    with pytest.raises(RecordsError, match="there is no valid key"):
+    with pytest.raises(RecordsError, match="is revoked already"):
         await records.keys.rotate(new.key.id)
 
 
@@ -122,7 +122,7 @@ async def test_a_revoked_key_is_closed_at_once_and_for_ever(open_records: Any) -
     await records.aclose()
     records = await open_records()
     assert (await filled(records)).find(made.secret.encode()) is None
-    with pytest.raises(RecordsError, match="there is no valid key"):
+    with pytest.raises(RecordsError, match="is revoked already"):
         await records.keys.revoke(made.key.id)
 
 
@@ -146,7 +146,7 @@ async def test_what_can_not_be_made_is_refused_with_the_reason(open_records: Any
         await keys.create_key("nobody")
     with pytest.raises(RecordsError, match="there is no role 'root'"):
         await keys.create_key("acme", role="root")
-    with pytest.raises(RecordsError, match="at least 8 visible ASCII"):
+    with pytest.raises(RecordsError, match="at least 16 visible ASCII"):
         await keys.create_key("acme", secret="short")
     await keys.create_key("acme", secret="a-secret-of-mine")
     with pytest.raises(RecordsError, match="secret is in use already"):
@@ -193,17 +193,17 @@ async def test_first_keys_on_a_terminal_are_only_shown(open_records: Any, tmp_pa
 async def test_given_first_keys_are_taken_and_not_shown(
     open_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", "my-admin-key")
-    monkeypatch.setenv("TIDEGATE_CLIENT_KEY", "my-client-key")
+    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", "my-own-admin-key")
+    monkeypatch.setenv("TIDEGATE_CLIENT_KEY", "my-own-client-key")
     records = await open_records()
     assert await records.keys.first_keys(terminal=False) is None
     assert not (tmp_path / "data" / "first-keys.txt").exists()
     directory = await filled(records)
-    assert directory.find(b"my-admin-key") is not None
-    assert directory.find(b"my-client-key") is not None
-    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", "another-later")
+    assert directory.find(b"my-own-admin-key") is not None
+    assert directory.find(b"my-own-client-key") is not None
+    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", "another-one-later")
     assert await records.keys.first_keys(terminal=False) is None
-    assert (await filled(records)).find(b"another-later") is None
+    assert (await filled(records)).find(b"another-one-later") is None
 
 
 async def test_a_client_of_the_file_is_not_made_again(open_records: Any) -> None:
