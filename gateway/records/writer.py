@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import deque
@@ -23,8 +24,8 @@ from gateway.records.posting import ROW_FAULTS, Group, Posting
 T = TypeVar("T")
 _GROUP = 2048  # records in one transaction, at most
 _SLICE = 128  # records decoded before the event loop may have the interpreter again
-_BEHIND = 4096  # records not written, from which on the event loop gives way
-_GIVE_WAY_EVERY_S, _GIVE_WAY_S = 0.001, 0.000_05
+_BEHIND = 4096  # records not written, from which on the thread gets the interpreter sooner
+_HURRY_S = 0.000_5  # how long the event loop keeps it then, when the thread wants it
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _JOB_PATIENCE_S = 10.0
 _NEVER = float("inf")
@@ -66,7 +67,7 @@ class Writer:
         self._applied_seq = journal.last_seq
         self._stop_by = _NEVER
         self.on_trouble: Callable[[str], None] = _unheard  # called in the thread: a reason, or "" when it is over
-        self._gave_way = 0.0
+        self._usual_s = 0.0  # how long a thread keeps the interpreter, while that is shortened; else 0
         self._trouble = ""
         self._trouble_since = 0.0
         self._rejected = 0
@@ -81,16 +82,20 @@ class Writer:
         self._woken.set()
 
     def appended(self) -> None:
-        """What the event loop says after each append. A loop that is never idle would starve the thread: it gives the
-        interpreter back only for microseconds, too short for a waiting thread to take it. So when the thread is behind,
-        the loop sleeps for a moment, at most once a millisecond."""
+        """What the event loop says after each append. A loop that is never idle would starve the thread: between two
+        looks at its sockets, each under the usual 5 ms, it gives the interpreter back only for microseconds, too short
+        for a waiting thread to take it, and every time that thread's patience starts anew. So while the thread is
+        behind, its patience is shorter than what the loop has to do. The loop never waits."""
         if self._idle:
             self.wake()
-        elif self._journal.last_seq - self._applied_seq > _BEHIND and not self._trouble:
-            now = time.monotonic()
-            if now - self._gave_way > _GIVE_WAY_EVERY_S:
-                time.sleep(_GIVE_WAY_S)
-                self._gave_way = time.monotonic()
+        elif not self._usual_s and self._journal.last_seq - self._applied_seq > _BEHIND and not self._trouble:
+            self._usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(_HURRY_S)
+
+    def _caught_up(self) -> None:
+        usual_s, self._usual_s = self._usual_s, 0.0
+        if usual_s:
+            sys.setswitchinterval(usual_s)
 
     async def run(self, job: Callable[[Connection], T], *, full: bool = True, patience_s: float = _JOB_PATIENCE_S) -> T:
         """Runs a job in a transaction of its own, after all that was journalled before. `full` waits for the disk.
@@ -135,6 +140,7 @@ class Writer:
             self._trouble, self._trouble_since = f"the writer ended by a defect: {error!r}", time.monotonic()
             structlog.get_logger().exception("the records' writer ended")
         finally:
+            self._caught_up()
             for job in self._jobs:
                 job.answer(error=RecordsError(f"nothing was changed: {self._trouble}"))
 
@@ -161,6 +167,7 @@ class Writer:
             self._persist(group)
             self._applied_seq = group.applied_seq
             self._journal.release(reading)
+        self._caught_up()
 
     def _persist(self, group: Group) -> None:
         """Until it is committed."""

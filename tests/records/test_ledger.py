@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -355,3 +358,37 @@ async def test_an_orgs_erasure_leaves_nothing_of_it_and_all_of_the_others(
 async def test_a_correction_of_an_unknown_attempt_is_an_error(records: Records, rows: Any) -> None:
     with pytest.raises(KeyError):
         await records.ledger.correct(rows.served(rows.attempt()))
+
+
+async def test_a_loop_that_is_never_idle_is_not_held_up_and_the_writer_keeps_up(
+    open_records: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop appends for three seconds without a pause, with looks at its sockets as often as under load."""
+    loop_thread, sleep = threading.get_ident(), time.sleep
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", lambda s: slept.append(s) if threading.get_ident() == loop_thread else sleep(s))
+    usual_s = sys.getswitchinterval()
+    records = await open_records(Options(group_ms=5))
+    refused = taken = 0
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        for _ in range(10):
+            row = rows.attempt()
+            try:
+                records.ledger.intend(row)
+            except LedgerFull:
+                refused += 1
+                continue
+            records.ledger.settle(rows.served(row), rows.call(row))
+            taken += 1
+            busy = time.perf_counter() + 0.0001
+            while time.perf_counter() < busy:
+                pass
+        await asyncio.sleep(0)
+    assert slept == []
+    behind = records._journal.last_seq - records._writer._applied_seq
+    assert behind < 3 * 4096, f"{behind} of {2 * taken} records behind"
+    await records.ledger.flush()
+    assert records.ledger.health() == []
+    assert refused == 0
+    assert sys.getswitchinterval() == usual_s
