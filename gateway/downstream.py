@@ -16,6 +16,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Downstream:
     """One answer to one client; refuses to begin twice."""
 
+    can_push = False
     __slots__ = ("_send", "finished", "sent_bytes", "started")
 
     def __init__(self, send: Send) -> None:
@@ -37,6 +38,13 @@ class Downstream:
         self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def push(self, data: bytes) -> bool:
+        """As `chunk`, without waiting; whether there is room for more. Only where `can_push`."""
+        raise NotImplementedError
+
+    async def drained(self) -> None:
+        """Returns when there is room for more."""
+
     async def end(self, data: bytes = b"") -> None:
         self.finished = True
         self.sent_bytes += len(data)
@@ -51,6 +59,7 @@ class Downstream:
 class Directly(Downstream):
     """The same by our own protocol, without messages in between. Who has left is written nothing."""
 
+    can_push = True
     __slots__ = ("exchange",)
 
     def __init__(self, exchange: Exchange) -> None:
@@ -78,6 +87,17 @@ class Directly(Downstream):
             exchange.send_body(data, more=True)
             if exchange.is_crowded:
                 await exchange.drained()
+
+    def push(self, data: bytes) -> bool:
+        self.sent_bytes += len(data)
+        exchange = self.exchange
+        if exchange.disconnected:
+            return False
+        exchange.send_body(data, more=True)
+        return not exchange.is_crowded
+
+    async def drained(self) -> None:
+        await self.exchange.drained()
 
     async def end(self, data: bytes = b"") -> None:
         self.finished = True

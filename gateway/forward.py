@@ -467,6 +467,14 @@ class Forwarder:
             headers = [header for header in headers if header[0] != b"content-length"]
         feed, read, send = meter.feed, response.read, down.chunk
         keep = None if call.recording is None else call.recording.keep
+
+        def pushed(chunk: bytes) -> bool:
+            """The same as below, from the upstream's socket to the client's without a task in between."""
+            out = feed(chunk)
+            if keep is not None:
+                keep(out)
+            return down.push(out) if out else True
+
         await down.start(response.status, headers)
         chunk = first or await read()
         while chunk:
@@ -475,6 +483,9 @@ class Forwarder:
                 keep(out)
             if out:
                 await send(out)
+            if down.can_push:
+                await response.pass_to(pushed)
+                await down.drained()
             chunk = await read()
         tail, usage, verdict = meter.finish(complete=True)
         good = verdict == "ok" and response.status < 400

@@ -33,11 +33,14 @@ _ERROR = re.compile(rb'"error"\s*:\s*[{"]|"type"\s*:\s*"(?:error|response\.faile
 
 def beginning_of(route: str, data: bytes) -> Beginning:
     """What the first bytes of a stream hold."""
+    content = _CONTENT.search(data) if route in _KNOWN else None
+    begun = content is not None or route not in _KNOWN
+    if begun:  # what follows the first event with content is no preamble: a burst is not searched through
+        end = data.find(b"\n\n", 0 if content is None else content.start())
+        data = data[:end] if end >= 0 else data
     if _ERROR.search(data) is not None:
         return "error"
-    if route not in _KNOWN or _CONTENT.search(data) is not None:
-        return "content"
-    return "nothing"
+    return "content" if begun else "nothing"
 
 
 def gave_up(call: Call, target: Target, headers: list[tuple[bytes, bytes]], data: bytes) -> bool:

@@ -17,7 +17,7 @@ UpstreamError                   .sent, .phase
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -123,6 +123,13 @@ class UpstreamResponse(ABC):
         """All bytes that have arrived, or else the next ones; b"" at the clean end. Raises UpstreamError.
 
         Bytes that came before a failure are returned first. One reader at a time.
+        """
+
+    async def pass_to(self, sink: Callable[[bytes], bool]) -> None:  # noqa: B027 (returning at once is allowed)
+        """Give `sink` all bytes as they arrive, at once and without a task in between.
+
+        Returns when it answered False (it has no room for more now), when the reply has ended or failed, or at once
+        where a client has no such way: in each case `read` goes on. Raises what `sink` raises. No reader meanwhile.
         """
 
     @abstractmethod

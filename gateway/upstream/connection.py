@@ -156,6 +156,11 @@ class Connection(asyncio.Protocol):
             self._detach(reply)
         elif len(parts) > held:
             self._barren = 0
+            if reply.sink is not None:
+                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                reply.pour(reply.sink, data)
+                return
             self._buffered += len(data)
             if reply.waiter is not None:
                 reply.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.upstream.base import ConnectionLost, UpstreamResponse
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
 class Reply(UpstreamResponse):
     """Attached to its connection until the reply is complete or has failed; then it holds the rest of the bytes."""
 
-    __slots__ = ("connection", "error", "head_only", "rest", "started", "total_at", "upload", "waiter")
+    __slots__ = (
+        "connection",
+        "error",
+        "head_only",
+        "rest",
+        "sink",
+        "sink_error",
+        "started",
+        "total_at",
+        "upload",
+        "waiter",
+    )
 
     read_can_be_cancelled = True
 
@@ -27,6 +39,8 @@ class Reply(UpstreamResponse):
         self.error: Exception | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.upload: asyncio.Task[None] | None = None
+        self.sink: Callable[[bytes], bool] | None = None
+        self.sink_error: Exception | None = None
 
     def wake(self) -> None:
         waiter = self.waiter
@@ -49,6 +63,32 @@ class Reply(UpstreamResponse):
                 await waiter
             finally:
                 self.waiter = None
+
+    async def pass_to(self, sink: Callable[[bytes], bool]) -> None:
+        connection = self.connection
+        if connection is None or connection.parts:
+            return
+        if self.waiter is not None:
+            raise RuntimeError("two readers of one reply")
+        waiter = self.waiter = connection.loop.create_future()
+        self.sink = sink
+        try:
+            await waiter
+        finally:
+            self.sink = self.waiter = None
+        failed, self.sink_error = self.sink_error, None
+        if failed is not None:
+            raise failed
+
+    def pour(self, sink: Callable[[bytes], bool], data: bytes) -> None:
+        """The connection's: bytes for `pass_to`."""
+        try:
+            if sink(data):
+                return
+        except Exception as error:  # its own business, so not the connection's: told to who waits
+            self.sink_error = error
+        self.sink = None
+        self.wake()
 
     def _take_rest(self) -> bytes:
         rest = self.rest
