@@ -41,13 +41,14 @@ from gateway.objects import ObjectWall
 from gateway.ownpages import OwnPages
 from gateway.providers.base import Provider
 from gateway.providers.faults import IDEMPOTENT
+from gateway.relink import relinked
 from gateway.results import id_of
-from gateway.routes import UNKNOWN, Match, Router
+from gateway.routes import UNKNOWN, Match, Router, spelt
 from gateway.routing.routing import Routing
 from gateway.server.bodies import decode
 from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
-from gateway.server.refusal import BadTarget, Refusal
+from gateway.server.refusal import BadTarget, Refusal, dialect_of
 from gateway.targets import Target
 
 if TYPE_CHECKING:
@@ -144,13 +145,14 @@ class Proxy:
 
     def _find(self, call: Call, arrival: Arrival) -> Match:
         raw_path = arrival.raw_path
-        if raw_path.startswith(b"/workers"):
-            call.dialect = "plain"
-        elif raw_path.startswith(b"/v1/messages") or b"anthropic-version" in call.headers:
-            call.dialect = "anthropic"
         try:
-            call.path = raw_path if arrival.is_direct else canonical(raw_path)
+            call.path = path = spelt(raw_path if arrival.is_direct else canonical(raw_path))
+            if path.startswith(b"/workers"):
+                call.dialect = "plain"
+            elif path.startswith(b"/v1/messages") or b"anthropic-version" in call.headers:
+                call.dialect = "anthropic"
         except BadTarget as error:
+            call.dialect = dialect_of(raw_path)
             raise BadRequest(f"The path of this request is not acceptable: {error}.") from None
         match = self._router.match(call.method, call.path)
         call.route = match.route
@@ -252,6 +254,8 @@ class Proxy:
             outgoing.chunks = inbound.chunks() if match.route.dialect == "plain" else _media(inbound.chunks())
         if match.route.objects and call.method == "GET" and not call.object_id:
             outgoing.rewrite = OwnPages(self._wall, call, target.provider, headers(target.provider)).filter
+        if match.route.name == "message_batches" and match.rest != "results":
+            outgoing.rewrite = partial(_own_links, call, live.trusted(call.peer), outgoing.rewrite)
         return outgoing
 
     async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
@@ -290,6 +294,12 @@ def _is_kept(call: Call, inbound: Inbound) -> bool:
     """Whether a worker's request may have to be sent again, so that its body has to be here as a whole."""
     may = call.method in IDEMPOTENT or b"idempotency-key" in call.headers
     return may and inbound.length is not None and inbound.length <= KEPT_BYTES
+
+
+async def _own_links(
+    call: Call, is_trusted: bool, rewrite: Callable[[bytes], Awaitable[bytes]] | None, body: bytes
+) -> bytes:
+    return relinked(call, body if rewrite is None else await rewrite(body), is_trusted)
 
 
 def _check_size(call: Call, length: int | None) -> None:

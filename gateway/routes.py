@@ -92,6 +92,26 @@ _NOT_OFFERED = {
 _RETIRED = ("engines", "deployments")
 
 
+#: What SDKs ask for behind /v1, by its first part: those of the table, and those that "other" passes on.
+_MORE = (
+    "assistants", "containers", "conversations", "evals", "fine_tuning", "realtime", "skills", "threads", "uploads",
+    "vector_stores", "videos",
+)  # fmt: skip
+_TABLED = [route.template.split("/")[2] for route in TABLE if route.template.startswith("/v1/")]
+_COLLECTIONS = frozenset((*_MORE, *_TABLED)) - {"{path}"}
+
+
+def spelt(path: bytes) -> bytes:
+    """The path as the table has it, so that one base URL serves every SDK: with http://host OpenAI's asks for
+    /chat/completions, with http://host/v1 Anthropic's for /v1/v1/messages."""
+    while path.startswith(b"/v1/v1/"):
+        path = path[3:]
+    if path.startswith(b"/v1/"):
+        return path
+    head = path[1:].partition(b"/")[0]
+    return b"/v1" + path if head.decode("latin-1") in _COLLECTIONS else path
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """A route and what its template caught: `id` one segment, `rest` what follows (without a leading slash)."""

@@ -14,6 +14,7 @@ from gateway.demo.embeddings import embeddings, moderations
 from gateway.demo.exchange import Exchange, Reply, as_json
 from gateway.demo.files import batches, files, one_batch, one_file
 from gateway.demo.images import edits, generations
+from gateway.demo.message_batches import PATH, message_batches, one_message_batch
 from gateway.demo.messages import count_tokens, messages
 from gateway.demo.models import models, one_model
 from gateway.demo.refusal import ProviderError
@@ -39,6 +40,7 @@ POSTS: dict[str, tuple[str, Handler]] = {
     "/v1/files": ("files", files),
     "/v1/batches": ("batches", batches),
     "/v1/messages": ("messages", messages),
+    PATH: ("message_batches", message_batches),
     "/v1/messages/count_tokens": ("count_tokens", count_tokens),
     "/worker/api/execute": ("worker", execute),
 }
@@ -46,12 +48,18 @@ GETS: dict[str, tuple[str, Handler]] = {
     "/v1/files": ("files", files),
     "/v1/batches": ("batches", batches),
     "/v1/models": ("models", models),
+    PATH: ("message_batches", message_batches),
 }
 # One object: the methods allowed, and what may follow its id.
 OBJECTS: dict[str, tuple[str, ObjectHandler, frozenset[str]]] = {
     "/v1/files": ("files", one_file, frozenset({"GET ", "DELETE ", "GET content"})),
     "/v1/batches": ("batches", one_batch, frozenset({"GET ", "POST cancel"})),
     "/v1/models": ("models", one_model, frozenset({"GET "})),
+    PATH: (
+        "message_batches",
+        one_message_batch,
+        frozenset({"GET ", "DELETE ", "POST cancel", "GET results"}),
+    ),
     "/v1/responses": ("responses", stored, frozenset({"GET ", "DELETE ", "GET input_items", "POST cancel"})),
 }
 
@@ -77,16 +85,16 @@ def answer(exchange: Exchange) -> Reply:
 
 def _object(exchange: Exchange) -> Reply | None:
     path = exchange.request.path
-    parts = path.split("/", 4)  # "", v1, kind, id, rest
-    entry = OBJECTS.get("/".join(parts[:3]))
-    if entry is None or len(parts) < 4 or not parts[3]:
+    kind = PATH if path.startswith(f"{PATH}/") else "/".join(path.split("/", 3)[:3])  # "", v1, kind
+    entry = OBJECTS.get(kind)
+    object_id, _, rest = path.removeprefix(f"{kind}/").partition("/")
+    if entry is None or path == kind or not object_id:
         return None
-    rest = parts[4] if len(parts) > 4 else ""
     name, handler, allowed = entry
     if f"{exchange.request.method} {rest}" not in allowed:
         return None
     exchange.route = name
-    return handler(exchange, parts[3], rest)
+    return handler(exchange, object_id, rest)
 
 
 def echo(exchange: Exchange) -> Reply:

@@ -45,7 +45,9 @@ def _openai(value: str, server: ServerSettings) -> Iterator[Finding]:
         return
     url = urlsplit(value)
     path = url.path.rstrip("/")
-    if _TWICE.search(path):
+    if leads_here(url, server) and path in (server.root_path, f"{server.root_path}/v1/v1"):
+        yield Finding("ok", name, f"{value} leads to this gateway, which adds or drops /v1 as it should be")
+    elif _TWICE.search(path):
         right = url._replace(path=re.sub(r"(/v1)+", "/v1", path)).geturl()
         yield Finding("fail", name, f"{value} has /v1 twice", f"export {name}={right}")
     elif leads_here(url, server):
@@ -65,10 +67,12 @@ def _anthropic(value: str, server: ServerSettings) -> Iterator[Finding]:
         return
     url = urlsplit(value)
     path = url.path.rstrip("/")
-    if path.endswith("/v1"):
+    if leads_here(url, server) and path in (f"{server.root_path}/v1", f"{server.root_path}/v1/v1"):
+        yield Finding("ok", name, f"{value} leads to this gateway, which drops the /v1 that is too much")
+    elif path.endswith("/v1"):
         right = url._replace(path=re.sub(r"(/v1)+$", "", path)).geturl()
         yield Finding(
-            "fail" if _TWICE.search(path) or leads_here(url, server) else "warn",
+            "fail" if _TWICE.search(path) else "warn",
             name,
             f"{value} ends in /v1, and Anthropic's SDKs append /v1/messages: they ask for /v1/v1/messages",
             f"export {name}={right}",

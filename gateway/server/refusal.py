@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from gateway.errors import Dialect, body_of
 from gateway.ids import Ids
+from gateway.routes import spelt
 
 #: The path of a first line, also of one that is refused.
 _TARGET = re.compile(rb"\s*[^\s]{1,64} (?:https?://[^/\s]*)?(/[^\s?]*)", re.IGNORECASE)
@@ -48,6 +49,7 @@ class Refusal(Exception):  # noqa: N818 -- an answer, not a fault of ours
 
 def dialect_of(path: bytes) -> Dialect:
     """How callers of a path read errors, as far as the path alone tells."""
+    path = spelt(path)
     if path.startswith(b"/v1/messages"):
         return "anthropic"
     return "plain" if path.startswith(b"/workers/") else "openai"
