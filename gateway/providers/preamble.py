@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from gateway.providers.reported import read_any
+from gateway.sse import end_of_events
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -32,15 +33,14 @@ _ERROR = re.compile(rb'"error"\s*:\s*[{"]|"type"\s*:\s*"(?:error|response\.faile
 
 
 def beginning_of(route: str, data: bytes) -> Beginning:
-    """What the first bytes of a stream hold."""
-    content = _CONTENT.search(data) if route in _KNOWN else None
-    begun = content is not None or route not in _KNOWN
-    if begun:  # what follows the first event with content is no preamble: a burst is not searched through
-        end = data.find(b"\n\n", 0 if content is None else content.start())
-        data = data[:end] if end >= 0 else data
-    if _ERROR.search(data) is not None:
+    """What the first bytes of a stream hold. Half an error is nothing yet; a burst is not searched beyond its first
+    content, before which alone an error would count."""
+    is_known = route in _KNOWN
+    content = _CONTENT.search(data) if is_known else None
+    before = data[: end_of_events(data) if content is None else content.start()]
+    if _ERROR.search(before) is not None:
         return "error"
-    return "content" if begun else "nothing"
+    return "content" if content is not None or (before and not is_known) else "nothing"
 
 
 def gave_up(call: Call, target: Target, headers: list[tuple[bytes, bytes]], data: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,10 @@ class Stand:
         body = {"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}], **more}
         return await self.client.post("/v1/messages", json=body, headers=headers)
 
-    async def rows(self) -> dict[str, dict[str, Any]]:
+    async def rows(self) -> dict[str, Any]:
         """Calls of the ledger by id."""
         await self.gateway.records.ledger.flush()
-        return {row["id"]: row for row in await self.gateway.records.queries.calls(limit=100_000)}
+        return {row.id: row for row in (await self.gateway.records.queries.calls(limit=100_000)).rows}
 
     async def attempts(self, call_id: str) -> list[Any]:
         """Attempts of a call, in order."""
@@ -113,13 +114,15 @@ class Stand:
     async def aclose(self) -> None:
         await self.client.aclose()
         self._listener.close()
-        for connection in list(self._state.connections):
-            connection.shutdown()
-        async with asyncio.timeout(10):
-            while self._state.connections or self._state.tasks:
-                await asyncio.sleep(0.005)
-        await self.settled()
-        await self.gateway.aclose()
+        try:
+            for connection in list(self._state.connections):
+                connection.shutdown()
+            async with asyncio.timeout(10):
+                while self._state.connections or self._state.tasks:
+                    await asyncio.sleep(0.005)
+            await self.settled()
+        finally:
+            await self.gateway.aclose()
 
 
 Make = Callable[..., Awaitable[Stand]]
@@ -130,10 +133,12 @@ async def stand(tmp_path: Path) -> AsyncIterator[Make]:
     """Makes a gateway in front of `providers` fake ones (f0, f1, ...; `a0` speaks Anthropic), `config` besides. Model m
     is served by all of them in order. At the end nothing may be left: no task, no connection, no error."""
     stands: list[Stand] = []
+    every: list[DemoServer] = []
     before = asyncio.all_tasks()
 
     async def make(config: str = "", *, providers: int = 1, targets: str = "", **settings: Any) -> Stand:
         fakes = [await start_provider(DemoSettings(**settings)) for _ in range(providers)]
+        every.extend(fakes)
         names = ", ".join(f'"f{i}/demo-small"' for i in range(providers))
         lines = [
             CLIENT.format(key=KEY),
@@ -154,11 +159,12 @@ async def stand(tmp_path: Path) -> AsyncIterator[Make]:
 
     with structlog.testing.capture_logs() as logs:
         yield make
-        for one in stands:
-            await one.aclose()
-            for fake in one.fakes:
-                await fake.stop()
-                assert fake.stats.failures == 0
+        async with AsyncExitStack() as stack:
+            for fake in every:
+                stack.push_async_callback(fake.stop)
+            for one in stands:
+                stack.push_async_callback(one.aclose)
+    assert [fake for fake in every if fake.stats.failures] == []
     assert [log for log in logs if log["log_level"] in ("error", "critical")] == []
     for _ in range(20):
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
