@@ -240,8 +240,9 @@ async def test_a_slow_preamble_is_not_held_for_long(stand: Any) -> None:
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
     headers = {"x-fake": "chunk-ms=1000; chunks=3"}
     async with one.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-        async for first in answer.aiter_raw():
-            break
+        pieces = answer.aiter_raw()
+        first = await anext(pieces)
+        await pieces.aclose()  # type: ignore[attr-defined]  # a generator, though not declared as one
         assert json.loads(first.decode().splitlines()[0][6:])["choices"][0]["delta"]["role"] == "assistant"
         assert one.fakes[0].stats.in_flight == 1  # the second event is still to come
         assert first.count(b"\n\n") == 1
