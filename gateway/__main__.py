@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("gateway.cli.doctor", "doctor"),
     "reload": ("gateway.cli.reload", "reload"),
     "clients": ("gateway.cli.clients", "clients_app"),
+    "status": ("gateway.cli.status", "status"),
+    "clients": ("gateway.cli.keys", "clients_app"),
     "keys": ("gateway.cli.keys", "keys_app"),
     "usage": ("gateway.cli.usage", "usage"),
     "cache": ("gateway.cli.cache", "app"),

@@ -18,6 +18,7 @@ from gateway.calllog import CallLog
 from gateway.clock import Clock
 from gateway.conclude import Concluder
 from gateway.control.budgets import BudgetDesk
+from gateway.control.sight import Sight
 from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
 from gateway.errors import InvalidKey
@@ -52,6 +53,13 @@ if TYPE_CHECKING:
 
 Scope = MutableMapping[str, Any]
 PAGES = frozenset((b"/", b"/livez", b"/readyz", b"/health", b"/metrics"))
+#: Paths of the control API: its own, and those of the Resource Manager that it replaces.
+CONTROL = (b"/control/", b"/api/resources/", b"/api/queue/")
+
+
+def is_control(path: bytes) -> bool:
+    """Whether a path belongs to the control API."""
+    return path.startswith(CONTROL) or path == b"/status"
 
 
 class Gateway:
@@ -133,20 +141,25 @@ class Gateway:
         forwarder = Forwarder(
             self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate, self.routing
         )
-        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, Ids(), self.routing)
+        self._ids = Ids()
+        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, self._ids, self.routing)
         self._pages: Callable[..., Awaitable[None]] | None = None
+        self._control: Callable[..., Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
         elif scope.get("raw_path", b"") in PAGES:
             await self.pages(scope, receive, send)
+        elif is_control(scope.get("raw_path", b"")):
+            await self.control(scope, receive, send)
         else:
             await self._proxy(scope, receive, send)
 
     def direct(self, exchange: Exchange) -> Awaitable[None] | None:
         """Our own protocol's way to the proxy, without messages in between; pages are asked for by ASGI."""
-        return None if exchange.head.path in PAGES else self._proxy.direct(exchange)
+        path = exchange.head.path
+        return None if path in PAGES or is_control(path) else self._proxy.direct(exchange)
 
     @property
     def pages(self) -> Callable[..., Awaitable[None]]:
@@ -157,6 +170,20 @@ class Gateway:
             public = lambda: self.loaded.settings.server.metrics_public  # noqa: E731
             self._pages = Pages(self.reasons, self.directory, self.metrics, public).app()
         return self._pages
+
+    @property
+    def control(self) -> Callable[..., Awaitable[None]]:
+        """The control API, built at its first use as well."""
+        if self._control is None:
+            from gateway.control.http.site import site
+
+            self._control = site(self.sight, self.directory, self._ids, self.clock)
+        return self._control
+
+    @property
+    def sight(self) -> Sight:
+        """What the control API and `tidegate status` see."""
+        return Sight(lambda: self.pools, self.store, self.scheduler, self.routing, self.clock)
 
     @staticmethod
     async def _other(scope: Scope, receive: Any, send: Any) -> None:
@@ -265,7 +292,8 @@ class Gateway:
             return {"purged": self.answers.purge(wanted)}
 
         async def status() -> Any:
-            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls}
+            standing = await self.sight.standing()
+            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls, **standing}
 
         budgets = BudgetDesk(
             self.adjustments,

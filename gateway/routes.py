@@ -78,6 +78,15 @@ TABLE: tuple[Route, ...] = (
     _route("readyz", "GET HEAD", "/readyz", dialect="plain", plane="public"),
     _route("health", "GET HEAD", "/health", dialect="plain", plane="public"),
     _route("metrics", "GET HEAD", "/metrics", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/control/v1/pools", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/control/v1/queue", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/control/v1/queue/{id}", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/control/v1/providers", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/status", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/api/resources/availability", dialect="plain", plane="control"),
+    _route("control", "POST", "/api/resources/check", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/api/queue/status", dialect="plain", plane="control"),
+    _route("control", "GET HEAD", "/api/queue/position/{id}", dialect="plain", plane="control"),
 )  # fmt: skip
 
 #: What is never passed on, by the first part of the path behind /v1, and why.

@@ -127,8 +127,14 @@ def test_served_calls_are_recorded(bounded: Any, example: Any) -> None:
 
 def test_no_route_is_missing() -> None:
     """A new path must be put into the table, with its plane: the app asks nothing else."""
-    from gateway.app import PAGES
+    from gateway.app import PAGES, is_control
+    from gateway.control.http import old, pools, providers, queue
 
     listed = {route.template.encode() for route in TABLE if route.plane != "data"}
-    assert listed == PAGES
+    control = {path for path in listed if is_control(path)}
+    assert listed - control == PAGES
+    assert not any(is_control(route.template.encode()) for route in TABLE if route.plane == "data")
+    sight: Any = None
+    served = [route for subject in (pools, queue, providers, old) for route in subject.routes(sight)]
+    assert {route.path.replace("{request_id}", "{id}").encode() for route in served} == control
     assert {route.plane for route in TABLE} <= {"data", "public", "control"}
