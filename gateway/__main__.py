@@ -18,7 +18,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reload": ("gateway.cli.reload", "reload"),
     "clients": ("gateway.cli.clients", "clients_app"),
     "status": ("gateway.cli.status", "status"),
-    "clients": ("gateway.cli.keys", "clients_app"),
     "keys": ("gateway.cli.keys", "keys_app"),
     "usage": ("gateway.cli.usage", "usage"),
     "cache": ("gateway.cli.cache", "app"),
