@@ -58,7 +58,7 @@ class Attempts:
         self._repeats = 0
         self._failed: list[Failed] = []
         self._refused: list[Target] = []  # where the limits could not be moved to
-        routing.standings.of(call.targets[0]).place.budget.called()
+        routing.standings.of(call.targets[0]).place.repeats.called()
 
     def first(self) -> Choice:
         """The first target that is not out; its needs are held already where that is the first of all."""
@@ -94,7 +94,7 @@ class Attempts:
         """The limits could not be moved to this one; nothing was sent."""
         self._refused.append(choice.target)
         if choice.is_paid:
-            choice.standing.place.budget.give_back()
+            choice.standing.place.repeats.give_back()
         if choice.proves:
             self._release(choice)
 
@@ -184,7 +184,7 @@ class Attempts:
                 continue
             standing = self._routing.standings.of(target)
             is_paid = failed is not None and failed.fault.other == "budget"
-            if is_paid and not standing.place.budget.take():
+            if is_paid and not standing.place.repeats.take():
                 continue
             choice = self._chosen(target, standing, now_ns)
             choice.is_paid = is_paid
@@ -215,7 +215,7 @@ class Attempts:
         deadline_ns = self._call.deadline_ns
         if deadline_ns is not None and now_ns + pause_s * 1e9 >= deadline_ns:
             return None
-        budget = best.choice.standing.place.budget
+        budget = best.choice.standing.place.repeats
         if not budget.take():
             return None
         self._repeats += 1

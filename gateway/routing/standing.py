@@ -21,12 +21,12 @@ _KEPT = 128
 class Place:
     """A provider: its budget, and the breaker that connection failures count against."""
 
-    __slots__ = ("breaker", "budget", "name", "standings")
+    __slots__ = ("breaker", "name", "repeats", "standings")
 
-    def __init__(self, name: str, breaker: Breaker, budget: RetryBudget) -> None:
+    def __init__(self, name: str, breaker: Breaker, repeats: RetryBudget) -> None:
         self.name = name
         self.breaker = breaker
-        self.budget = budget
+        self.repeats = repeats
         self.standings: dict[str, Standing] = {}  # by upstream model
 
 

@@ -59,7 +59,7 @@ class Standings:
         for breaker in self._breakers():
             breaker.rule(rules.breaker)
         for place in self._places.values():
-            place.budget.share = rules.retry.budget_percent / 100
+            place.repeats.share = rules.retry.budget_percent / 100
 
     def open_breakers(self, provider: str) -> list[Breaker]:
         """Those of one provider that let nothing pass now."""
@@ -74,7 +74,7 @@ class Standings:
         now_ns, wall_ns = self._clock.now_ns(), self._clock.wall_ns()
         rows = []
         for place in self._places.values():
-            rows.append(_row(place.breaker, now_ns, wall_ns) | {"retry_budget": round(place.budget.tokens, 1)})
+            rows.append(_row(place.breaker, now_ns, wall_ns) | {"retry_budget": round(place.repeats.tokens, 1)})
             for standing in place.standings.values():
                 more = {
                     "outstanding": standing.outstanding,
@@ -86,8 +86,8 @@ class Standings:
 
     def _place(self, name: str) -> Place:
         retry = self._rules.retry
-        budget = RetryBudget(retry.budget_percent / 100, float(retry.budget_reserve))
-        return Place(name, Breaker(name, "", self._rules.breaker, self._told), budget)
+        repeats = RetryBudget(retry.budget_percent / 100, float(retry.budget_reserve))
+        return Place(name, Breaker(name, "", self._rules.breaker, self._told), repeats)
 
     def _standing(self, place: Place, model: str) -> Standing:
         if len(place.standings) >= MOST_MODELS:
@@ -120,7 +120,7 @@ class Standings:
         ]
 
     def _budgets(self) -> list[tuple[tuple[str, ...], float]]:
-        return [((place.name,), place.budget.tokens) for place in self._places.values()]
+        return [((place.name,), place.repeats.tokens) for place in self._places.values()]
 
 
 def _row(breaker: Breaker, now_ns: int, wall_ns: int) -> dict[str, Any]:

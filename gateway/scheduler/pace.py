@@ -70,14 +70,15 @@ class Pace:
     @property
     def is_measured(self) -> bool:
         """Enough was seen to refuse somebody for it."""
-        return self._count >= 4.0 or self.limit.refill_per_s is not None
+        return self._count >= 4.0 or self.limit.comes_back is not None
 
     def rate(self, now: int) -> float:
         """Units a second."""
         time_s = self._time_s + max(0, now - self._at) / SECOND_NS
         limit = self.limit
-        refill = limit.refill_per_s
-        if refill is not None:
+        back = limit.comes_back
+        if back is not None:
+            refill = back[0] * SECOND_NS / back[1]
             # What is refilled while a large call waits for it is not lost; refunds come besides.
             return max(refill, (self._work + PRIOR_S * refill) / (time_s + PRIOR_S))
         if self._count >= 4.0 and time_s > 0:

@@ -59,5 +59,5 @@ class View(Limit):
     debtor: str = SHARED
 
     @property
-    def refill_per_s(self) -> float:
-        return sum(part.refill for part in self.plan.parts if part.name in self.takes) / REFILL_SCALE
+    def comes_back(self) -> tuple[int, int]:
+        return sum(part.refill for part in self.plan.parts if part.name in self.takes), SCALE

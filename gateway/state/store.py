@@ -40,8 +40,8 @@ class Limit:
         return self.group or self.key
 
     @property
-    def refill_per_s(self) -> float | None:
-        """Units that come back by time alone; None: none do."""
+    def comes_back(self) -> tuple[int, int] | None:
+        """Units that come back by time alone, and in how many nanoseconds; None: none do."""
         return None
 
     def shadow(self) -> Limit:
@@ -63,8 +63,8 @@ class Bucket(Limit):
     per_ns: int = 60_000_000_000
 
     @property
-    def refill_per_s(self) -> float:
-        return self.refill * 1_000_000_000 / self.per_ns
+    def comes_back(self) -> tuple[int, int]:
+        return self.refill, self.per_ns
 
 
 @dataclass(frozen=True, slots=True, eq=False)

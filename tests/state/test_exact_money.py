@@ -21,6 +21,8 @@ MONEY = sorted(
 )
 #: A name that says money.
 MONEY_NAME = re.compile(r"(^|_)(pusd|usd|cost|charge|budget|spent)(_|$)")
+#: Budgets of retries are no money.
+NO_MONEY = {"budget_percent", "budget_reserve", "RetryBudget", "retry_budget"}
 EXACT = {"Decimal", "Fraction"}
 FLOAT_CALLS = {"float", "round", "fsum", "fmean", "seconds_of"}
 
@@ -47,7 +49,7 @@ def names(node: ast.AST) -> set[str]:
 
 
 def speaks_of_money(*nodes: ast.AST | None) -> bool:
-    return any(MONEY_NAME.search(name) for node in nodes if node is not None for name in names(node))
+    return any(MONEY_NAME.search(name) for node in nodes if node is not None for name in names(node) - NO_MONEY)
 
 
 def floats_of_money_files(tree: ast.Module) -> list[int]:
