@@ -423,7 +423,12 @@ def _split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[H
     waiting: list[Held] = []
     attempt = len(call.attempts)
     for need in needs:
-        one = _resolved(need, call, target, attempt)
+        amount = need.amount
+        one: Held | None
+        if type(amount) is int and not need.per_target:  # most are fixed
+            one = need, need.limit, amount, WHOLE  # type: ignore[assignment]  # per_target says that it is a limit
+        else:
+            one = _resolved(need, call, target, attempt)
         if one is not None:
             (waiting if need.waits else held).append(one)
     return held, waiting
