@@ -30,9 +30,10 @@ class Access(Policy):
             raise Forbidden(f"This key may not use the worker '{call.worker}'.", code="worker_not_allowed")
         asked = call.facts.model
         if asked is not None and not may_use(client, key, "models", asked):
-            call.targets = [t for t in call.targets if may_use(client, key, "models", t.model)]
-            if not call.targets:
-                raise _refused(asked)
+            allowed = [t for t in call.targets if may_use(client, key, "models", t.model)]
+            if not allowed:
+                raise _refused(asked)  # its targets stay: they say in the ledger which model it was
+            call.targets = allowed
         for also in call.facts.more_models:
             if not may_use(client, key, "models", also):
                 raise _refused(also)

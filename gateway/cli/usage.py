@@ -23,22 +23,31 @@ _SHOWN = (
     "input_tokens",
     "cached_tokens",
     "output_tokens",
+    "units",
     "cost_usd",
     "charge_usd",
+    "estimated",
+    "unpriced",
 )
+_SPARE = ("attempts", "charge_usd", "cached_tokens", "failed", "estimated", "refused", "unpriced", "units", "day")
 _CALL_SHOWN = (
     "id",
+    "started",
     "client",
     "route",
     "model",
     "provider",
     "outcome",
     "status",
+    "error",
     "input_tokens",
     "output_tokens",
     "cost_usd",
 )
-_NUMBERS = {*_SHOWN, "status"}
+_CALL_SPARE = ("provider", "input_tokens", "output_tokens", "route", "outcome", "started", "error")
+_NUMBERS = {*_SHOWN, "status"} - {"units"}
+#: Columns that are left out where they are nothing but zeros.
+_SELDOM = {"refused", "failed", "cached_tokens", "estimated", "unpriced", "input_tokens", "output_tokens"}
 
 
 def usage(
@@ -51,7 +60,7 @@ def usage(
     until: Annotated[str | None, typer.Option(help="Until when, likewise [now].")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Filter, repeatable: client=acme, model=gpt-4o, ...")] = None,
     calls: Annotated[bool, typer.Option("--calls", help="The newest calls instead of sums.")] = False,
-    call: Annotated[str | None, typer.Option(help="The attempts of one call, by its id.")] = None,
+    call: Annotated[str | None, typer.Option(help="One call and its attempts, by its id.")] = None,
     limit: Annotated[int, typer.Option(help="How many calls.", min=1, max=1000)] = 100,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Data directory [the configuration's].")] = None,
@@ -64,34 +73,68 @@ def usage(
 
     filters = _filters(only or [], CALL_FILTERS if calls else DIMENSIONS)
     if call is not None:
-        rows = ask_records(config, data_dir, "attempts", call=call)
-        _print(rows, list(rows[0]) if rows else [], "Attempts", as_json, as_csv)
+        _print_call(ask_records(config, data_dir, "call", id=call), as_json, as_csv)
     elif calls:
         rows = ask_records(config, data_dir, "calls", limit=limit, filters=filters)["rows"]
-        _print(rows, list(_CALL_SHOWN), "Calls", as_json, as_csv)
+        _print(rows, _CALL_SHOWN, _CALL_SPARE, "Calls", as_json, as_csv)
     else:
         groups = _groups(by)
         since_ns, until_ns = _moment(since, "--since"), _moment(until, "--until")
         rows = ask_records(
             config, data_dir, "usage", by=groups, since_wall_ns=since_ns, until_wall_ns=until_ns, filters=filters
         )
-        _print(rows, [*groups, *_SHOWN], "Usage", as_json, as_csv)
+        _print(rows, (*groups, *_SHOWN), _SPARE, "Usage", as_json, as_csv)
 
 
-def _print(rows: list[dict[str, Any]], columns: list[str], title: str, as_json: bool, as_csv: bool) -> None:
+def _print(
+    rows: list[dict[str, Any]],
+    columns: tuple[str, ...],
+    spare: tuple[str, ...],
+    title: str,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
     elif as_csv:
-        everything = list(rows[0]) if rows else columns
-        writer = csv.DictWriter(sys.stdout, everything, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        _write_csv(rows, columns)
     elif not rows:
         typer.echo("Nothing yet.")
     else:
-        from gateway.cli.tables import table
+        from gateway.cli.tables import cell, table
 
-        table(title, columns, [[str(row[name]) for name in columns] for row in rows], _NUMBERS)
+        cells = [[cell(row, name) for name in columns] for row in rows]
+        for index, name in enumerate(columns):
+            if name in _SELDOM and all(line[index] == "0" for line in cells):
+                for line in cells:
+                    line[index] = ""
+        table(title, columns, cells, _NUMBERS, spare)
+
+
+def _write_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Everything there is; units and notes as JSON in their one field."""
+    everything = list(rows[0]) if rows else columns
+    writer = csv.DictWriter(sys.stdout, everything, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        flat = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}
+        writer.writerow(flat)
+
+
+def _print_call(found: dict[str, Any], as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found))
+    elif as_csv:
+        _write_csv(found["attempts"], ())
+    else:
+        from gateway.cli.tables import record
+
+        call = found["call"]
+        record(f"Call {call['id']}", call)
+        for attempt in found["attempts"]:
+            record(f"Attempt {attempt['n']}", attempt)
+        if not found["attempts"]:
+            typer.echo("It never reached a provider: no attempts.")
 
 
 def _groups(by: str) -> list[str]:

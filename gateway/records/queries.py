@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from gateway.records.posting import attempt_of, call_of
 from gateway.records.rows import AttemptRow, CallRow
 
 T = TypeVar("T")
+Bucket = tuple[int, int, int | None]  # seconds, from, to
 _NS = 1_000_000_000
 _SPLIT = 1_000_000
 _THREADS = 2
@@ -55,6 +56,7 @@ class UsageRow(msgspec.Struct):
     unresolved_pusd: int = 0  # the part of the cost whose attempts ended with a crash, at their worst
     estimated: int = 0  # attempts whose usage is our estimate
     unpriced: int = 0  # attempts without a price
+    units: dict[str, int] = msgspec.field(default_factory=dict)  # images, audio, requests, a worker's, by name
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -161,7 +163,7 @@ def check_groups(by: Sequence[str], filters: Mapping[str, str]) -> None:
             raise ValueError(f"usage can't be filtered by {word!r}, only by {', '.join(schema.DIMENSIONS)}")
 
 
-def cover(since_s: int, until_s: int | None, largest_s: int) -> Iterator[tuple[int, int, int | None]]:
+def cover(since_s: int, until_s: int | None, largest_s: int) -> Iterator[Bucket]:
     """The fewest buckets that make up a time: (seconds a bucket, from, to). Bounds are widened to whole minutes."""
     since_s = since_s // 60 * 60
     for seconds in sorted((s for s in schema.SPANS if s <= largest_s), reverse=True):
@@ -188,17 +190,43 @@ def _usage(
             group, values = tuple(row[: len(by)]), _joined(row[len(by) :])
             sums = found.get(group)
             found[group] = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
-    return [UsageRow(_named(by, group), *found[group]) for group in sorted(found)]
+    units = _units(connection, by, cover(since_s, until_s, largest_s), filters)
+    named = {group: dict(zip(schema.MEASURES, found[group], strict=True)) for group in sorted(found)}
+    rows = {group: msgspec.convert({"group": _named(by, group), **sums}, UsageRow) for group, sums in named.items()}
+    for group, amounts in units.items():
+        rows[group].units = amounts
+    return list(rows.values())
 
 
-def _sums(by: tuple[str, ...], seconds: int, first: int, last: int | None, filters: Mapping[str, str]) -> Select[Any]:
-    table, names = schema.usage, schema.dimensions
+def _units(
+    connection: Connection, by: tuple[str, ...], buckets: Iterable[Bucket], filters: Mapping[str, str]
+) -> dict[tuple[Any, ...], dict[str, int]]:
+    found: dict[tuple[Any, ...], dict[str, int]] = {}
+    for seconds, first, last in buckets:
+        for row in connection.execute(_sums(by, seconds, first, last, filters, of_units=True)):
+            *group, unit, high, low = row
+            sums = found.setdefault(tuple(group), {})
+            sums[unit] = sums.get(unit, 0) + high * _SPLIT + low
+    return found
+
+
+def _sums(
+    by: tuple[str, ...],
+    seconds: int,
+    first: int,
+    last: int | None,
+    filters: Mapping[str, str],
+    *,
+    of_units: bool = False,
+) -> Select[Any]:
+    table, names = schema.usage_units if of_units else schema.usage, schema.dimensions
     groups: list[ColumnElement[Any]] = [
         table.c.bucket // TIMES[word] * TIMES[word] if word in TIMES else names.c[word] for word in by
     ]
+    groups += [table.c.unit] if of_units else []
     # SQLite's sum() fails above 2**63 and its total() is a float: sum the two halves of money apart.
     halves: list[ColumnElement[Any]] = []
-    for measure in schema.MEASURES:
+    for measure in ("amount",) if of_units else schema.MEASURES:
         halves += [func.sum(table.c[measure] // _SPLIT), func.sum(table.c[measure] % _SPLIT)]
     query = select(*groups, *halves).join_from(table, names, table.c.dimension == names.c.id)
     query = query.where(

@@ -16,8 +16,8 @@ def purge(connection: Connection, wall_ns: int, days: int) -> bool:
     more. Sums by hour and day stay: they name no single call, and bills are made from them."""
     before_ns = wall_ns - days * _DAY_NS
     gone = [_delete_before(connection, table, before_ns) for table in (schema.calls, schema.attempts)]
-    usage = schema.usage
-    connection.execute(delete(usage).where(usage.c.seconds == 60, usage.c.bucket < before_ns // _NS // 60 * 60))
+    for usage in (schema.usage, schema.usage_units):
+        connection.execute(delete(usage).where(usage.c.seconds == 60, usage.c.bucket < before_ns // _NS // 60 * 60))
     return max(gone) == _BATCH
 
 
@@ -32,7 +32,8 @@ def _delete_before(connection: Connection, table: Table, before_ns: int) -> int:
 def erase(connection: Connection, org: str) -> int:
     """Deletes all rows, sums and objects of an org; how many calls and attempts that were."""
     numbers = select(schema.dimensions.c.id).where(schema.dimensions.c.org == org).scalar_subquery()
-    connection.execute(delete(schema.usage).where(schema.usage.c.dimension.in_(numbers)))
+    for usage in (schema.usage, schema.usage_units):
+        connection.execute(delete(usage).where(usage.c.dimension.in_(numbers)))
     connection.execute(delete(schema.dimensions).where(schema.dimensions.c.org == org))
     for kept in (schema.objects, schema.results):
         connection.execute(delete(kept).where(kept.c.org == org))

@@ -24,6 +24,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[int, Dimensions], list[int]] = {}
+        self._units: dict[tuple[int, Dimensions, str], int] = {}
 
     def add(self, row: AttemptRow | CallRow, sign: int = 1) -> None:
         """Counts a row in (or out again, with sign -1) at the minute it started."""
@@ -55,6 +56,8 @@ class Changes:
         sums[_COST] += sign * row.cost_pusd
         sums[_ESTIMATED] += sign * row.estimated
         sums[_UNPRICED] += sign * row.unpriced
+        if row.units:
+            self._add_units(row, sign)
         if row.outcome == "failed":
             sums[_FAILED_ATTEMPTS] += sign
         elif row.outcome == "unresolved":
@@ -66,6 +69,13 @@ class Changes:
         if sums is None:
             sums = self._sums[key] = [0] * len(schema.MEASURES)
         return sums
+
+    def _add_units(self, row: AttemptRow, sign: int) -> None:
+        minute = row.started_wall_ns // _MINUTE_NS * 60
+        dimensions = (row.org, row.client, row.key, row.model, row.provider, row.route)
+        for unit, amount in (row.units or {}).items():
+            key = minute, dimensions, unit
+            self._units[key] = self._units.get(key, 0) + sign * amount
 
     def combinations(self) -> set[Dimensions]:
         return {dimensions for _, dimensions in self._sums}
@@ -80,6 +90,15 @@ class Changes:
                 found[key] = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
         return [(*key, *values) for key, values in found.items()]
 
+    def unit_rows(self, ids: dict[Dimensions, int]) -> list[tuple[int, int, int, str, int]]:
+        """Likewise, of units."""
+        found: dict[tuple[int, int, int, str], int] = {}
+        for (minute, dimensions, unit), amount in self._units.items():
+            for seconds in schema.SPANS:
+                key = seconds, minute // seconds * seconds, ids[dimensions], unit
+                found[key] = found.get(key, 0) + amount
+        return [(*key, amount) for key, amount in found.items()]
+
 
 class Rollups:
     """Adds changes to the tables; knows the numbers of combinations that were used lately."""
@@ -88,12 +107,16 @@ class Rollups:
         self._remember = remember
         self._ids: dict[Dimensions, int] = {}
         self._sums = Bulk(schema.usage, add=schema.MEASURES)
+        self._units = Bulk(schema.usage_units, add=("amount",))
         self._dimensions = Bulk(schema.dimensions)
 
     def write(self, connection: Connection, changes: Changes) -> None:
         """Inside the caller's transaction."""
         ids = self._numbered(connection, changes.combinations())
         self._sums.run(connection, changes.rows(ids))
+        units = changes.unit_rows(ids)
+        if units:
+            self._units.run(connection, units)
 
     def forget(self) -> None:
         """After a rollback or an erasure: numbers given there may not exist."""

@@ -104,6 +104,19 @@ usage = Table(
     sqlite_strict=True,  # else a sum beyond 64 bits would become a float, without a word
 )
 
+#: Sums of everything else that is billed (images by size and quality, audio, characters, a worker's units), likewise.
+usage_units = Table(
+    "usage_units",
+    metadata,
+    Column("seconds", Integer, primary_key=True, autoincrement=False),
+    Column("bucket", _WHOLE, primary_key=True, autoincrement=False),
+    Column("dimension", Integer, primary_key=True, autoincrement=False),
+    Column("unit", Text, primary_key=True),
+    Column("amount", _WHOLE, nullable=False),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
 #: One row: up to where the journal is in the database.
 ledger_state = Table(
     "ledger_state",

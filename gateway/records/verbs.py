@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.clients import BudgetRules, Client, Key, QuotaRules, Scope
 from gateway.prices import usd
+from gateway.records.database import RecordsError
 from gateway.records.keys import ClientInfo, KeyInfo
 from gateway.records.people import Changes
 from gateway.records.queries import UsageRow
@@ -97,9 +98,12 @@ def of(records: Records) -> dict[str, Verb]:
         page = await queries.calls(cursor, limit, filters)
         return {"rows": [plain(row) for row in page.rows], "cursor": page.cursor}
 
-    async def attempts(call: str) -> Any:
+    async def call(id: str) -> Any:
         await records.ledger.flush()
-        return [plain(row) for row in await queries.attempts(call)]
+        found = await queries.call(id)
+        if found is None:
+            raise RecordsError(f"there is no call {id!r}; `tidegate usage --calls` shows the newest")
+        return {"call": plain(found), "attempts": [plain(row) for row in await queries.attempts(id)]}
 
     return {
         "clients.create": create_client,
@@ -114,7 +118,7 @@ def of(records: Records) -> dict[str, Verb]:
         "keys.revoke": revoke_key,
         "usage": usage,
         "calls": calls,
-        "attempts": attempts,
+        "call": call,
     }
 
 

@@ -95,6 +95,8 @@ def test_a_client_is_edited_rotated_revoked_and_removed(start: Any) -> None:
     assert "there is no client 'acme'" in failed(server, "keys", "create", "acme")
     server.tidegate("clients", "create", "acme", "--json")
     assert status(server, again["secret"]) == 401  # a new client of that name does not get the old one's keys
+    server.restart()
+    assert status(server, again["secret"]) == 401
 
 
 def test_an_id_in_both_places_has_a_way_out(start: Any) -> None:

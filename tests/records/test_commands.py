@@ -150,7 +150,9 @@ async def test_calls_and_their_attempts(gateway: str, run: Run) -> None:
     _, out, _ = await run("usage", "--calls", "--only", "client=other", "--csv")
     assert len(list(csv.DictReader(io.StringIO(out)))) == 1
     _, out, _ = await run("usage", "--call", calls[0]["id"], "--json")
-    (attempt,) = json.loads(out)
+    found = json.loads(out)
+    assert found["call"]["id"] == calls[0]["id"]
+    (attempt,) = found["attempts"]
     assert (attempt["call_id"], attempt["outcome"], attempt["worst_usd"]) == (calls[0]["id"], "served", "0.000009")
 
 
