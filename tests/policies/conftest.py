@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,13 @@ from gateway.metrics import Metrics
 from gateway.periods import Adjustments
 from gateway.pipeline import Pipeline
 from gateway.policy import Policy, build
-from gateway.pools import Pools
+from gateway.pools import Pools, PoolUse
 from gateway.prices import Prices
 from gateway.routes import TABLE
 from gateway.scheduler import Scheduler
 from gateway.state.memory import MemoryStore
 from gateway.targets import Target
+from gateway.upstream.base import Timeouts
 from gateway.usage import Usage
 
 
@@ -49,12 +50,24 @@ class FixedKind:
 
 
 class FixedProvider:
-    name = "provider"
     kind = FixedKind()
+    max_concurrent = 1000
+
+    def __init__(self, name: str = "provider", total_s: float = 600.0, stated: Iterable[str] = ()) -> None:
+        self.name = name
+        self.timeouts = Timeouts(total_s=total_s)
+        self.stated_pools = frozenset(stated)
 
 
-def make_target(model: str = "small", pusd: int = 1_000_000, unpriced: bool = False) -> Target:
-    return Target(FixedProvider(), model, model, FixedQuote(pusd, unpriced))  # type: ignore[arg-type]  # stand-ins
+def make_target(
+    model: str = "small",
+    pusd: int = 1_000_000,
+    unpriced: bool = False,
+    pools: PoolUse | None = None,
+    provider: FixedProvider | None = None,
+) -> Target:
+    quote = FixedQuote(pusd, unpriced)
+    return Target(provider or FixedProvider(), model, model, quote, pools=pools)  # type: ignore[arg-type]  # stand-ins
 
 
 @dataclass
@@ -132,6 +145,11 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+@pytest.fixture
+def provider() -> Any:
+    return FixedProvider
 
 
 @pytest.fixture
