@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from gateway.call import Held
+from gateway.call import Held, Need
 from gateway.scheduler.waiter import Option, Queued, Waiter
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Entry:
         "due_ns",
         "ends_ns",
         "future",
+        "hopeless",
         "lane",
         "naive_s",
         "options",
@@ -56,6 +57,7 @@ class Entry:
         self.due_ns = 0  # when time next matters to it; other entries of the agenda are stale
         self.lane: Lane | None = None
         self.naive_s = 0.0  # its estimate before the correction that is learned
+        self.hopeless: Need | None = None  # of an option that is out for good
         self.starved = False
         self.told = False  # its place and wait were estimated
         self.done = False

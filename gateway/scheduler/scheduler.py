@@ -410,7 +410,9 @@ class Scheduler:
     def _lacks(self, entry: Entry, spot: Spot, grant: Grant, now: int) -> None:
         """Parks it at the limit that takes longest to come back; nowhere if one never does."""
         lacks = grant.lacks
-        if any(lack.retry_after_s is None for lack in lacks):
+        never = next((lack for lack in lacks if lack.retry_after_s is None), None)
+        if never is not None:
+            entry.hopeless = entry.options[spot.index].held[never.index][0]
             if spot.line is not None:
                 self._board.unpark(spot)
                 self._board.renew(spot.lane)
@@ -431,9 +433,10 @@ class Scheduler:
         self._board.park(spot, line, now)
 
     def _never(self, entry: Entry) -> None:
-        """A need above its limit's capacity: no wait will make it fit."""
-        need = next(need for option in entry.options for need, _, _, _ in option.held)
-        message = f"This call needs more of {need.lacking.what} than there can be. Waiting won't make it fit."
+        """A need above its limit's capacity, or of what nobody gives back: no wait will make it fit."""
+        need = entry.hopeless
+        assert need is not None, "every option was tried"
+        message = f"This call needs more of {need.lacking.what} than there will be. Waiting won't make it fit."
         self._refused.add(("never",))
         self._end(entry, need.lacking.error(message, policy=need.policy, should_retry=False))
 

@@ -244,10 +244,15 @@ class BucketState:
         """Units below zero, rounded up; as of the last change."""
         return -(-(self.room - self.full) // self.per) if self.room > self.full else 0
 
+    @property
+    def is_held(self) -> bool:
+        """Some hold is not settled yet."""
+        return self.top is not self.floor or self.floor.owners > 1
+
     def idle(self, now: int) -> bool:
         """Nothing is missing and nothing is held: as good as new."""
         self.advance(now)
-        return not self.room and self.top is self.floor and self.floor.owners == 1
+        return not self.room and not self.is_held
 
     def restate(self, used: Iterable[tuple[int, int]], now: int) -> None:
         """At most what is left after these (age in ns, amount), had the bucket been full before."""

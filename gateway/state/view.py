@@ -9,6 +9,8 @@ from gateway.state.plan import SCALE, View
 from gateway.state.pool import PartState, PoolState
 
 OWN, SHARED, LENT = 1, 0, -1
+#: Where nothing comes back by time but by who holds it: callers are told to ask again after this.
+COME_BACK_NS = 1_000_000_000
 #: What a call has of one part: the part, its chunk there, how much (scaled), and by which right.
 Taken = tuple[PartState, Chunk, int, int]
 
@@ -124,7 +126,10 @@ class ViewState:
         available = self.remaining
         if amount > self.limit.capacity:
             return available, None
-        wait = self._wait(amount * SCALE, [state.bucket for state in self._usable(now)])
+        buckets = [state.bucket for state in self._usable(now)]
+        wait = self._wait(amount * SCALE, buckets)
+        if wait is None and any(one.is_held for one in buckets):
+            wait = COME_BACK_NS  # what is held may be given back
         return available, None if wait is None else max(wait, self.pool.paused_until - now)
 
     @staticmethod

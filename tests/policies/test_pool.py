@@ -239,9 +239,9 @@ async def waits(gate: Gate, *targets: Any, **more: Any) -> bool:
     task = asyncio.ensure_future(gate.pipeline.admit(call))
     for _ in range(10):
         await asyncio.sleep(0)
-    admitted = task.done()
+    admitted = task.done() and task.exception() is None
     task.cancel()
-    with suppress(asyncio.CancelledError):
+    with suppress(asyncio.CancelledError, RateLimited):
         await task
     await gate.pipeline.settle(call, Outcome("gone", 499, Usage()))
     return not admitted

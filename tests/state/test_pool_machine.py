@@ -256,10 +256,15 @@ class PoolMachine(RuleBasedStateMachine):
         def there(ns: int) -> bool:
             return ns >= self.paused_until and sum(max(Fraction(0), part.level(ns)) for part in parts) >= amount
 
-        if wait_s is None:
-            counted = sum(part.figures()[0] for name, part in self.models.items() if name in takes)
-            assert amount > counted or not there(now + 10**15)
+        counted = sum(part.figures()[0] for name, part in self.models.items() if name in takes)
+        if amount > counted:
+            assert wait_s is None
             return
+        if not there(now + 10**15):  # time brings nothing back, but who holds some may
+            held = [share.part for _, wants in self.holds.values() for want in wants for share in want.shares]
+            assert (wait_s is not None) == any(part in parts for part in held)
+            return
+        assert wait_s is not None
         wait_ns = round(wait_s * 1000) * 1_000_000
         assert there(now + wait_ns)
         assert not there(now + wait_ns - 1_000_000)
