@@ -21,6 +21,7 @@ from gateway.control.budgets import BudgetDesk
 from gateway.control.sight import Sight
 from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
+from gateway.door import Door
 from gateway.errors import InvalidKey
 from gateway.events import Events
 from gateway.forward import Forwarder
@@ -29,6 +30,7 @@ from gateway.ids import Ids
 from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.objects import ObjectWall
+from gateway.overload import Overload
 from gateway.periods import Adjustments
 from gateway.pools import Pools
 from gateway.prices import Prices
@@ -45,6 +47,7 @@ from gateway.scheduler import Scheduler
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store
+from gateway.wishes import CLAIMS
 
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
@@ -82,7 +85,6 @@ class Gateway:
         self.routing = Routing(self.clock, self.events, self.metrics)
         self.loaded = loaded
         self.first_keys: FirstKeys | None = None
-        self.draining = False
         self._env = env
         self._clients: Clients = {}
         self._runs = Runs()
@@ -122,6 +124,8 @@ class Gateway:
         self._opened.push_async_callback(self._close_demo)
         self._opened.push_async_callback(self._close_clients)
         self._opened.push_async_callback(self.routing.aclose)
+        self.overload = Overload(self.directory, self.metrics, self.events)
+        self.door = Door(self.overload, PAGES, Ids(), self.clock)
         self._wire()
         self._live = await self._build(settings)
         self._route(self._live, settings)
@@ -131,6 +135,8 @@ class Gateway:
         self.first_keys = await self.records.keys.first_keys(taken=settings.clients, digests=digests)
         await self._people(settings)
         await rebuild(self._live.pipeline.policies, self.records.queries, self.clock)
+        self.overload.start()
+        self._opened.callback(self.overload.stop)
         self.socket = AdminSocket(Path(server.data_dir), self._verbs())
         await self.socket.start()
         self._opened.push_async_callback(self.socket.aclose)
@@ -153,8 +159,34 @@ class Gateway:
             await self.pages(scope, receive, send)
         elif is_control(scope.get("raw_path", b"")):
             await self.control(scope, receive, send)
-        else:
+        elif not self.door.is_guarded or not await self._turned_away(scope, send):
             await self._proxy(scope, receive, send)
+
+    async def _turned_away(self, scope: Scope, send: Any) -> bool:
+        """For servers other than our own, which asks the door itself."""
+        answer = self.door.answer(scope.get("raw_path", b""), dict(scope["headers"]))
+        if answer is None:
+            return False
+        await send({"type": "http.response.start", "status": 503, "headers": answer[0]})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer[1]})
+        return True
+
+    def turn_away(self, exchange: Exchange) -> bool:
+        """Our own protocol's question before each request: True if it has its answer."""
+        return self.door.turn_away(exchange)
+
+    def drain(self) -> None:
+        """No longer ready; calls are still served."""
+        self.door.draining = True
+
+    def close_door(self) -> None:
+        """No further call is served; those under way go on."""
+        self.door.closed = True
+
+    @property
+    def calls(self) -> int:
+        """Calls under way, on this configuration or an earlier one."""
+        return self._proxy.under_way
 
     def direct(self, exchange: Exchange) -> Awaitable[None] | None:
         """Our own protocol's way to the proxy, without messages in between; pages are asked for by ASGI."""
@@ -199,7 +231,7 @@ class Gateway:
     def reasons(self) -> dict[str, list[str]]:
         """By component, what is not well."""
         return {
-            "server": ["draining"] if self.draining else [],
+            "server": ["draining"] if self.door.draining else [],
             "ledger": self.records.ledger.health(),
             "configuration": [],
         }
@@ -246,6 +278,8 @@ class Gateway:
         if settings.demo:
             settings = at_demo(settings, await self._demo_origin())
         self.scheduler.http_wait_cap_s = settings.server.http_wait_cap_s
+        self.overload.configure(settings.overload.rules())
+        self.overload.claims = {**CLAIMS, **settings.policy.get("queue", {}).get("claims", {})}
         self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
         self.pools = Pools(settings.pools, self.clock, self._runs)
@@ -293,7 +327,7 @@ class Gateway:
 
         async def status() -> Any:
             standing = await self.sight.standing()
-            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self._live.calls, **standing}
+            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self.calls, **standing}
 
         budgets = BudgetDesk(
             self.adjustments,

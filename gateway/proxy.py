@@ -23,6 +23,7 @@ from gateway.errors import (
     Header,
     Internal,
     NotOffered,
+    Overloaded,
     TooLarge,
     UnsupportedMedia,
     render,
@@ -60,6 +61,9 @@ KEPT_BYTES = 1_048_576
 Receive = Callable[[], Any]
 
 
+CUT = "This gateway shut down before the call was complete. Retry: another one, or its successor, will answer."
+
+
 class Proxy:
     """Answers every data-plane path. `live()` gives the configuration in force."""
 
@@ -83,6 +87,7 @@ class Proxy:
         self._routing = routing
         self._router = router or Router()
         self._models = ModelsPage()
+        self.under_way = 0  # calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer_to(Arrival.by_asgi(scope, receive), Downstream(send))
@@ -94,6 +99,7 @@ class Proxy:
     async def _answer_to(self, arrival: Arrival, down: Downstream) -> None:
         live = self._live()
         live.enter()
+        self.under_way += 1
         call = self._call(arrival, live)
         leaving = Leaving(arrival, call)
         try:
@@ -103,15 +109,18 @@ class Proxy:
         except ClientGone:
             await self._concluder.gone(call)
         except CancelledError:
-            await self._concluder.gone(call)
-            if not leaving.gone:
-                raise
+            if leaving.gone:
+                await self._concluder.gone(call)
+                return
+            await self._refuse(call, Overloaded(CUT, code="draining", retry_after_s=1.0), down)
+            raise
         except Exception:
             structlog.get_logger().exception("call failed", call=call.id)
             await self._refuse(call, Internal(), down)
         finally:
             leaving.stop()
             live.leave()
+            self.under_way -= 1
 
     def _call(self, arrival: Arrival, live: Live) -> Call:
         wall_ns = self._clock.wall_ns()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Urgency = Literal["urgent", "high", "normal", "low"]
 URGENCIES: tuple[Urgency, ...] = ("low", "normal", "high", "urgent")  # the least first
 
+#: The most urgent a call of a tier may be, unless [policy.queue] says otherwise; of other tiers: normal.
+CLAIMS: dict[str, Urgency] = {"enterprise": "urgent", "premium": "urgent", "standard": "high", "basic": "normal"}
+
 PRIORITY = b"x-tidegate-priority"
 LONGEST_WAIT = b"x-tidegate-max-wait-ms"
 #: Words that mean one of ours in the system replaced.

@@ -14,12 +14,11 @@ from gateway.policy import Gate, Policy
 from gateway.scheduler import Placement, QueueSettings
 from gateway.state.store import Limit, Slots
 from gateway.targets import Target
-from gateway.wishes import Urgency, at_most, deadline_of, longest_wait_of, urgency_of
+from gateway.wishes import CLAIMS, Urgency, at_most, deadline_of, longest_wait_of, urgency_of
 
 #: Seconds by urgency, where the settings are silent. The reference's, but for `low`: 1 h is for jobs.
 LONGEST_WAIT_S: Mapping[Urgency, float] = {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
 #: The most a tier may claim.
-CLAIMS: Mapping[str, Urgency] = {"enterprise": "urgent", "premium": "urgent", "standard": "high", "basic": "normal"}
 #: Providers whose slots are kept ready: more than any configuration has.
 MOST_PROVIDERS = 10_000
 

@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,6 +115,7 @@ def _bind(loaded: Loaded) -> Any:
 def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
     import uvicorn
 
+    from gateway.server.ending import Server
     from gateway.server.limits import WireLimits
     from gateway.server.protocol import protocol_class
 
@@ -128,6 +127,8 @@ def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
         keep_alive_s=settings.keep_alive_s,
         write_timeout_s=settings.write_timeout_s,
         max_body_bytes=0,  # the application bounds bodies itself, in the caller's dialect
+        min_read_rate=loaded.settings.overload.min_read_rate,
+        max_unsent_bytes=loaded.settings.overload.unsent_limit,
         max_headers=settings.max_headers,
         max_header_bytes=settings.max_header_bytes,
         max_connections_per_address=settings.max_connections_per_address,
@@ -147,23 +148,8 @@ def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
         backlog=4096,
         root_path=settings.root_path,
         timeout_keep_alive=int(settings.keep_alive_s),
-        timeout_graceful_shutdown=int(settings.drain_s),
     )
-    return _quiet(uvicorn.Server)(config)
-
-
-def _quiet(server: type[uvicorn.Server]) -> type[uvicorn.Server]:
-    """Uvicorn's server ends the process by the signal that it caught; ours has records to close after it."""
-
-    class Server(server):  # type: ignore[misc,valid-type]  # imported only when it is needed
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            loop = asyncio.get_running_loop()
-            for one in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(one, self.handle_exit, one, None)
-            yield
-
-    return Server
+    return Server(config, gateway, settings.drain_s, settings.drain_accept_s)
 
 
 def _on_hangup(gateway: Gateway) -> None:

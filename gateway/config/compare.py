@@ -13,6 +13,7 @@ from gateway.config.settings import Settings
 NEEDS_RESTART = frozenset(
     {
         "server.listen", "server.workers", "server.data_dir", "server.root_path", "server.drain_s", "server.protocol",
+        "server.drain_accept_s", "overload.min_read_rate", "overload.unsent_limit",
         "server.header_timeout_s", "server.body_timeout_s", "server.min_body_rate", "server.keep_alive_s",
         "server.write_timeout_s", "server.max_headers", "server.max_header_bytes", "server.max_connections_per_address",
         "server.uncapped", "server.watch", "server.log_format", "server.log_level", "state.url", "records.url",

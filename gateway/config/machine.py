@@ -55,6 +55,7 @@ class ServerSettings(Section):
     body_limit: Size = 32 * MIB
     http_wait_cap_s: Annotated[Seconds, Field(le=300)] = 120.0
     drain_s: Seconds = 30.0
+    drain_accept_s: Seconds = 0.0
     protocol: Literal["native", "httptools"] = "native"
     header_timeout_s: SomeSeconds = 10.0
     body_timeout_s: SomeSeconds = 30.0

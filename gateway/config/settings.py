@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from gateway.config.endpoints import ModelSettings, PriceSettings, ProviderSettings, WorkerSettings
 from gateway.config.machine import RecordsSettings, ServerSettings, StateSettings
+from gateway.config.overload import OverloadSettings
 from gateway.config.people import BUILTIN_TIERS, ClientSettings, OrgSettings, TierSettings
 from gateway.config.pools import PoolSettings, with_builtin_pools
 from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySettings
@@ -44,6 +45,7 @@ class Settings(Section):
     records: RecordsSettings = RecordsSettings()
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
+    overload: OverloadSettings = OverloadSettings()
     hedge: HedgeSettings = HedgeSettings()
     providers: dict[Name, ProviderSettings] = Field(default_factory=dict)
     models: dict[PublicName, ModelSettings] = Field(default_factory=dict)

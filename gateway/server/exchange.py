@@ -18,6 +18,7 @@ Scope = dict[str, Any]
 Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 Direct = Callable[["Exchange"], Awaitable[None] | None]
+TurnAway = Callable[["Exchange"], bool]
 
 BODILESS = frozenset((204, 304))
 

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 MAY_BE_ZERO = frozenset(
-    ("min_body_rate", "max_body_bytes", "held_body_bytes", "drained_body_bytes", "max_connections_per_address")
+    (
+        "min_body_rate",
+        "min_read_rate",
+        "max_unsent_bytes",
+        "max_body_bytes",
+        "held_body_bytes",
+        "drained_body_bytes",
+        "max_connections_per_address",
+    )
 )
 
 
@@ -17,6 +25,10 @@ class WireLimits:
     is awaited in full before the application is started. `drained_body_bytes`: how much of a body that the application
     did not read is read and thrown away to keep the connection.
 
+    `min_read_rate` is what a client has to take of an answer that waits for it, in bytes a second over
+    `write_timeout_s`; 0: a single byte will do. `max_unsent_bytes` bounds what waits for all clients together, 0 for no
+    bound: beyond it those who have most waiting are dropped.
+
     `max_connections_per_address` counts an IPv6 client by its /64; 0 switches it off. Peers in `uncapped` are not
     counted: by default loopback, since there it is a reverse proxy or a load tester, which speaks for many clients.
     """
@@ -26,6 +38,8 @@ class WireLimits:
     min_body_rate: int = 240
     keep_alive_s: float = 75.0
     write_timeout_s: float = 60.0
+    min_read_rate: int = 240
+    max_unsent_bytes: int = 256 * 1024 * 1024
     linger_s: float = 2.0
     max_header_bytes: int = 65_536
     max_headers: int = 100

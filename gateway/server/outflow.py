@@ -55,9 +55,15 @@ class Outflow:
         self._unsent = self.transport.get_write_buffer_size()
         self.deadline = self._loop.time() + self._timeout_s
 
-    def is_stuck(self) -> bool:
-        """At the deadline: whether the client took nothing. If it did take something, it gets more time."""
-        if self.transport.get_write_buffer_size() >= self._unsent:
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client, once they are many."""
+        return self.transport.get_write_buffer_size() if self.paused else 0
+
+    def is_stuck(self, least_rate: int) -> bool:
+        """At the deadline: whether the client took too little (bytes a second). If not, it gets more time."""
+        taken = self._unsent - self.transport.get_write_buffer_size()
+        if taken <= 0 or taken < least_rate * self._timeout_s:
             return True
         self.watch()
         return False

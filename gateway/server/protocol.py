@@ -197,7 +197,7 @@ class TidegateProtocol(asyncio.Protocol):
     def _accept(self, head: Head, rest: bytes) -> None:
         """A request has begun; `rest` is what came behind its head."""
         length = head.length
-        exchange = Exchange(self, head, head.keep_alive and not self._stopping)
+        exchange = Exchange(self, head, head.keep_alive and not (self._stopping or self.wire.stopping))
         self.exchange = exchange
         self.deadline = NEVER
         if length == 0 or 0 < length <= len(rest):
@@ -278,6 +278,8 @@ class TidegateProtocol(asyncio.Protocol):
         if most is not None and len(wire.connections) > most:
             self.refuse(Refusal(503, "overloaded", "The server has too many connections. Try again in a moment."))
             return
+        if wire.turn_away is not None and wire.turn_away(exchange):
+            return
         idle, self._idle = self._idle, None
         if idle is not None and not idle.done():
             idle.set_result(exchange)
@@ -299,7 +301,8 @@ class TidegateProtocol(asyncio.Protocol):
             except Exception as error:
                 self._fail(exchange, error)
             except BaseException:
-                self.transport.abort()
+                if not exchange.complete:
+                    self.transport.abort()
                 raise
             if not (exchange.complete or exchange.disconnected):
                 self._fail(exchange, None)
@@ -439,12 +442,16 @@ class TidegateProtocol(asyncio.Protocol):
         self.outflow.watch()
         self.transport.close()
 
+    def drop(self) -> None:
+        """End the connection at once, whatever its client has not taken."""
+        self._leave()
+        self.transport.abort()
+
     def expire(self, now: float) -> None:
         """A deadline has passed."""
         if self.outflow.deadline <= now:
-            if self.outflow.is_stuck():
-                self._leave()
-                self.transport.abort()
+            if self.outflow.is_stuck(self.limits.min_read_rate):
+                self.drop()
         elif self.phase == NOTHING or (self.exchange is not None and self.exchange.complete):
             self._close()
         elif self.phase == BODY:

@@ -11,9 +11,12 @@ NEVER = float("inf")
 
 
 class Timed(Protocol):
-    """Something with a deadline."""
+    """Something with a deadline, and bytes that wait for a client."""
 
     deadline: float
+
+    @property
+    def unsent(self) -> int: ...
 
 
 class Swept(Protocol):
@@ -27,12 +30,16 @@ class Swept(Protocol):
     def expire(self, now: float) -> None:
         """Act on the deadline that has passed."""
 
+    def drop(self) -> None:
+        """End it at once."""
+
 
 class Sweeper:
     """Looks at all connections each `interval_s`, and sleeps while there are none."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float, max_unsent_bytes: int = 0) -> None:
         self.interval_s = interval_s
+        self._max_unsent_bytes = max_unsent_bytes
         self._loop = loop
         self._connections: set[Swept] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -56,3 +63,17 @@ class Sweeper:
         self._timer = self._loop.call_later(self.interval_s, self._sweep)
         for connection in due:
             connection.expire(now)
+        if self._max_unsent_bytes:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Clients who don't read must not fill our memory: those who have most waiting go first."""
+        slow = [(unsent, each) for each in self._connections if (unsent := each.outflow.unsent)]
+        total = sum(unsent for unsent, _ in slow)
+        if total <= self._max_unsent_bytes:
+            return
+        for unsent, connection in sorted(slow, key=lambda one: one[0], reverse=True):
+            connection.drop()
+            total -= unsent
+            if total <= self._max_unsent_bytes:
+                return

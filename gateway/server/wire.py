@@ -6,7 +6,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.server.exchange import Application, Direct
+from gateway.server.exchange import Application, Direct, TurnAway
 from gateway.server.head import HeadReader
 from gateway.server.limits import WireLimits
 from gateway.server.peers import Peers
@@ -31,6 +31,9 @@ class Wire:
         self.app: Application = config.loaded_app
         # Not where the server adds to the path, or other middleware stands between.
         self.direct: Direct | None = None if config.root_path else getattr(self.app, "direct", None)
+        # Answers what is not to come in; the application says whether there is such a thing.
+        self.turn_away: TurnAway | None = getattr(self.app, "turn_away", None)
+        self.stopping = False  # connections that are opened now close after their first answer
         self.limits = limits
         self.server_state = server_state
         self.connections: set[Any] = server_state.connections  # uvicorn types it as its own protocols
@@ -43,4 +46,4 @@ class Wire:
         self.peers = Peers(limits.max_connections_per_address, limits.uncapped)
         shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s)
         shortest_s = min(shortest_s, limits.write_timeout_s, limits.linger_s)
-        self.sweeper = Sweeper(loop, min(shortest_s / SWEEPS_PER_TIMEOUT, LONGEST_INTERVAL_S))
+        self.sweeper = Sweeper(loop, min(shortest_s / SWEEPS_PER_TIMEOUT, LONGEST_INTERVAL_S), limits.max_unsent_bytes)
