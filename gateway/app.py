@@ -127,6 +127,7 @@ class Gateway:
         self.overload = Overload(self.directory, self.metrics, self.events)
         self.door = Door(self.overload, PAGES, Ids(), self.clock)
         self._wire()
+        self.overload.under_way = lambda: self.calls
         self._live = await self._build(settings)
         self._route(self._live, settings)
         await self.pools.declare(self.store)

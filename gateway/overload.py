@@ -1,6 +1,7 @@
 """How loaded this process is, and which calls it turns away for that (../docs/overload.md).
 
-Two signs: the event loop is late again and again, which means that work comes faster than it is done; and memory. Each
+Two signs: the event loop is late again and again, or new connections wait to be accepted, which means that work comes
+faster than it is done; and memory. Each
 gives a pressure between 0 and 1, the part of the calls that has to be turned away. It moves step by step, so that what
 is served stays near what can be served, and it takes the calls of the lowest rank first.
 """
@@ -28,12 +29,14 @@ from gateway.wishes import PRIORITY, URGENCIES, Urgency, at_most
 TICK_S = 0.025
 WINDOW = 4
 
-#: How much of a pressure a second of lateness at twice the mark adds; it falls more slowly.
-RISE_S, FALL_S = 1.0, 0.4
+#: What one look adds at twice the mark; and the part that it takes away without any lateness, but at least so much. By
+#: looks, not by time: a loop that is slower answers later to what was changed, too.
+RISE, FALL, LEAST_FALL = 0.03, 0.05, 0.01
 MOST = 0.98  # a few calls always pass: they tell when it is over
 
-#: A loop that is late while it did little was kept waiting by others; turning calls away would not help.
-BUSY_SHARE = 0.3
+#: A loop that is late while it did little, or for a few calls, was kept waiting by other processes or by one slow piece
+#: of work; turning calls away would not help.
+BUSY_SHARE, FEW_CALLS = 0.05, 10
 
 MEMORY_EVERY_S = 0.25
 TRIM_EVERY_S = 5.0
@@ -61,6 +64,8 @@ class Overload:
         self.pressure = 0.0
         self.lag_s = 0.0
         self.claims: Mapping[str, Urgency] = {}  # the most urgent that a tier's calls may be
+        self.under_way: Callable[[], int] = lambda: FEW_CALLS  # calls
+        self.accept_wait_s: Callable[[float], float] = _none  # of new connections; given the time since it was asked
         self._directory = directory
         self._events = events
         self._random = (random or Random()).random
@@ -117,20 +122,21 @@ class Overload:
         points = tier.priority + _POINTS[at_most(urgency, self.claims.get(tier.name, "normal"))]
         return max(1, min(points // 10, RANKS - 1))
 
-    def measure(self, late_s: float, elapsed_s: float, busy_share: float) -> None:
-        """One look at the loop: how late it was, how long the last one is ago, and which part of that it worked."""
+    def measure(self, late_s: float, busy_share: float) -> None:
+        """One look: how late the loop and its accepting are, and which part of the time since the last it worked."""
         self._late.append(late_s)
         self.lag_s = min(self._late) if len(self._late) == WINDOW else 0.0
         mark_s = self._rules.lag_s
         if mark_s <= 0:
             self._lag_pressure = 0.0
         elif self.lag_s > mark_s:
-            if busy_share >= BUSY_SHARE:
+            if busy_share >= BUSY_SHARE and self.under_way() >= FEW_CALLS:
                 over = min(self.lag_s / mark_s - 1, 2.0)
-                self._lag_pressure = min(MOST, self._lag_pressure + RISE_S * over * elapsed_s)
+                self._lag_pressure = min(MOST, self._lag_pressure + RISE * over)
         else:
             under = 1 - self.lag_s / mark_s
-            self._lag_pressure = max(0.0, self._lag_pressure - FALL_S * under * elapsed_s)
+            fall = max(LEAST_FALL, FALL * self._lag_pressure)
+            self._lag_pressure = max(0.0, self._lag_pressure - fall * under)
         self._settle()
 
     def weigh(self, resident_bytes: int) -> None:
@@ -144,8 +150,6 @@ class Overload:
         before, self.pressure = self.pressure, max(self._lag_pressure, self._memory_pressure)
         if self.pressure > 0:
             self._share_out()
-        elif before > 0:
-            self._seen = [0.0] * RANKS
         if (before > 0) != (self.pressure > 0) and (self.pressure == 0 or before == 0):
             self._tell()
 
@@ -154,13 +158,11 @@ class Overload:
         total = sum(self._seen)
         wanted = self.pressure * total
         for rank, seen in enumerate(self._seen):
-            if total <= 0:
-                self._shares[rank] = self.pressure
-            elif seen > 0:
+            if seen > 0:
                 self._shares[rank] = min(1.0, wanted / seen)
                 wanted -= self._shares[rank] * seen
             else:
-                self._shares[rank] = 1.0 if wanted > 0 else 0.0
+                self._shares[rank] = 1.0 if wanted > 0 else 0.0  # nobody of it came lately
             self._seen[rank] = seen * 0.95
 
     def _tell(self) -> None:
@@ -177,7 +179,8 @@ class Overload:
     def _tick(self) -> None:
         now, cpu_s = time.monotonic(), time.thread_time()
         elapsed_s = now - self._at
-        self.measure(max(0.0, now - self._due), elapsed_s, (cpu_s - self._cpu_s) / elapsed_s)
+        late_s = max(0.0, now - self._due) + self.accept_wait_s(elapsed_s)
+        self.measure(late_s, (cpu_s - self._cpu_s) / elapsed_s)
         self._at, self._cpu_s = now, cpu_s
         if self._memory_mark and now - self._checked > MEMORY_EVERY_S:
             self._checked = now
@@ -189,6 +192,10 @@ class Overload:
 
     def _read(self, name: str) -> Callable[[], list[tuple[tuple[str, ...], float]]]:
         return lambda: [((), getattr(self, name))]
+
+
+def _none(_elapsed_s: float) -> float:
+    return 0.0
 
 
 def resident() -> int:

@@ -13,10 +13,9 @@ import typer
 from gateway.cli.flags import ConfigOption, DataDirOption, ListenOption, SetOption, flags, loaded_or_exit
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from gateway.app import Gateway
     from gateway.config import Loaded
+    from gateway.server.ending import Server
 
 
 def serve(
@@ -71,6 +70,7 @@ async def _serve(loaded: Loaded) -> int:
     from gateway import garbage
     from gateway.app import Gateway
     from gateway.pricelist import warm
+    from gateway.server.backlog import Backlog, listeners
 
     gateway = Gateway(loaded)
     listener = _bind(loaded)
@@ -80,7 +80,8 @@ async def _serve(loaded: Loaded) -> int:
         garbage.settle()
         _on_hangup(gateway)
         watcher = asyncio.ensure_future(_watch(gateway)) if loaded.settings.server.watch else None
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        gateway.overload.accept_wait_s = Backlog(listener, server.opened).wait_s
+        serving = asyncio.ensure_future(server.serve(sockets=listeners(listener)))
         while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.005)
         if server.started:
@@ -112,7 +113,7 @@ def _bind(loaded: Loaded) -> Any:
     return listener
 
 
-def _server(gateway: Gateway, loaded: Loaded) -> uvicorn.Server:
+def _server(gateway: Gateway, loaded: Loaded) -> Server:
     import uvicorn
 
     from gateway.server.ending import Server

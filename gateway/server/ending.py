@@ -67,6 +67,11 @@ class Server(uvicorn.Server):
         else:
             os._exit(1)  # the journal has all that was begun
 
+    def opened(self) -> int:
+        """Connections so far, where the protocol is our own."""
+        wire = getattr(self.server_state, "tidegate_wire", None)
+        return 0 if wire is None else int(wire.opened)
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """From the signal to the last connection."""
         log = structlog.get_logger()

@@ -1,6 +1,9 @@
 """Outflow: what is written to one client, how long it takes to take it, and who waits for that."""
 
 import asyncio
+import fcntl
+import struct
+import termios
 
 from gateway.server.sweeper import NEVER
 
@@ -52,7 +55,7 @@ class Outflow:
 
     def watch(self) -> None:
         """From now on the client has to take something each `timeout_s`."""
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._untaken()
         self.deadline = self._loop.time() + self._timeout_s
 
     @property
@@ -62,8 +65,19 @@ class Outflow:
 
     def is_stuck(self, least_rate: int) -> bool:
         """At the deadline: whether the client took too little (bytes a second). If not, it gets more time."""
-        taken = self._unsent - self.transport.get_write_buffer_size()
+        taken = self._unsent - self._untaken()
         if taken <= 0 or taken < least_rate * self._timeout_s:
             return True
         self.watch()
         return False
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not acknowledged: ours, and the kernel's, which takes megabytes at a time and would
+        hide a slow reader's progress for minutes."""
+        unsent = self.transport.get_write_buffer_size()
+        raw = self.transport.get_extra_info("socket")
+        try:
+            queued = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, AttributeError):
+            return unsent  # no socket, or a system that doesn't tell
+        return unsent + int(struct.unpack("i", queued)[0])

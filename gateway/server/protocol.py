@@ -23,6 +23,8 @@ What differs from stock uvicorn, and is meant to:
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Any
 from urllib.parse import unquote
 
@@ -45,6 +47,7 @@ logger = logging.getLogger("uvicorn.error")
 HEAD, BODY, LATER, NOTHING = range(4)
 
 MOST_BUFFERED = 65_536  # bytes of a body that the application has not taken, before reading pauses
+RESET = struct.pack("ii", 1, 0)  # struct linger: on, without waiting
 LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
 FAILED = Refusal(500, "internal_error", "The server failed to answer this request. The failure is in its log.")
 
@@ -101,6 +104,7 @@ class TidegateProtocol(asyncio.Protocol):
         self.server = _address(transport.get_extra_info("sockname"))
         self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self.deadline = self.loop.time() + self.limits.header_timeout_s
+        wire.opened += 1
         wire.connections.add(self)
         wire.sweeper.add(self)
         if self.client is not None:
@@ -443,8 +447,12 @@ class TidegateProtocol(asyncio.Protocol):
         self.transport.close()
 
     def drop(self) -> None:
-        """End the connection at once, whatever its client has not taken."""
+        """End the connection at once, by a reset: what the client has not taken would else go on waiting for it in the
+        kernel."""
         self._leave()
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def expire(self, now: float) -> None:

@@ -33,6 +33,7 @@ class Wire:
         self.direct: Direct | None = None if config.root_path else getattr(self.app, "direct", None)
         # Answers what is not to come in; the application says whether there is such a thing.
         self.turn_away: TurnAway | None = getattr(self.app, "turn_away", None)
+        self.opened = 0  # connections so far
         self.stopping = False  # connections that are opened now close after their first answer
         self.limits = limits
         self.server_state = server_state

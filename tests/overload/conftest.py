@@ -40,8 +40,12 @@ secret = "tg-gold-secret-key"
 class Line:
     """One connection to the gateway."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, port: int, buffer: int = 0) -> None:
+        self.socket = socket.socket()
+        if buffer:  # of the kernel, for what we have not read
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.settimeout(20)
+        self.socket.connect(("127.0.0.1", port))
         self.got = b""
 
     def get(self, path: str = "/livez") -> None:
@@ -79,12 +83,12 @@ class Line:
 
 
 @pytest.fixture
-def line() -> Iterator[Callable[[Any], Line]]:
+def line() -> Iterator[Callable[..., Line]]:
     """Opens connections to a gateway."""
     lines: list[Line] = []
 
-    def open(server: Any) -> Line:
-        lines.append(Line(server.port))
+    def open(server: Any, buffer: int = 0) -> Line:
+        lines.append(Line(server.port, buffer))
         return lines[-1]
 
     yield open
@@ -109,3 +113,9 @@ def wait() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def config() -> str:
+    """The text of a configuration, to be formatted with origin and more."""
+    return CONFIG
