@@ -125,7 +125,7 @@ class Gateway:
         self._opened.push_async_callback(self._close_clients)
         self._opened.push_async_callback(self.routing.aclose)
         self.overload = Overload(self.directory, self.metrics, self.events)
-        self.door = Door(self.overload, PAGES, Ids(), self.clock)
+        self.door = Door(self.overload, lambda path: path in PAGES or is_control(path), Ids(), self.clock)
         self._wire()
         self.overload.under_way = lambda: self.calls
         self._live = await self._build(settings)

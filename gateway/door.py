@@ -6,7 +6,7 @@ An answer here costs a fraction of a served call, or it would be no help: no tas
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,13 @@ _CLOSING = Overloaded(
 
 
 class Door:
-    """Asked for each call but the pages, which are always answered."""
+    """Pages are always answered: those of health, metrics and control."""
 
-    def __init__(self, overload: Overload, pages: Collection[bytes], ids: Ids, clock: Clock) -> None:
+    def __init__(self, overload: Overload, is_page: Callable[[bytes], bool], ids: Ids, clock: Clock) -> None:
         self.draining = False  # no longer ready, though calls are served
         self.closed = False  # no further call is served
         self.overload = overload
-        self._pages = pages
+        self._is_page = is_page
         self._ids = ids
         self._wall_ns = clock.wall_ns
         self._random = Random().random
@@ -57,7 +57,7 @@ class Door:
 
     def answer(self, path: bytes, fields: Mapping[bytes, bytes]) -> tuple[list[Header], bytes] | None:
         """Headers and body of the 503, or None: the call may come in."""
-        if path in self._pages:
+        if self._is_page(path):
             return None
         if not self.closed and not self.overload.turns_away(fields):
             return None

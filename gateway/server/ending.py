@@ -61,6 +61,7 @@ class Server(uvicorn.Server):
         self._signals += 1
         if self._signals == 1:
             self._app.drain()
+            self._hush()
             self.should_exit = True
         elif self._signals == 2:
             self._forced.set()
@@ -100,9 +101,7 @@ class Server(uvicorn.Server):
 
     def _hush(self) -> None:
         """Connections that idle are closed, the others after their answer."""
-        wire = getattr(self.server_state, "tidegate_wire", None)
-        if wire is not None:
-            wire.stopping = True
+        self.server_state.tidegate_stopping = True  # type: ignore[attr-defined]  # for connections made from now on
         for connection in list(self.server_state.connections):
             connection.shutdown()
 

@@ -89,7 +89,7 @@ class TidegateProtocol(asyncio.Protocol):
         self._heads = HeadTemplate(wire.reader)
         self._body: LengthBody | ChunkedBody | None = None
         self._clock: BodyClock | None = None
-        self._stopping = False
+        self._stopping = wire.stopping
         self._idle: asyncio.Future[Exchange | None] | None = None
         self._peer: str | None = None
         self.task: asyncio.Task[None] | None = None
@@ -201,7 +201,7 @@ class TidegateProtocol(asyncio.Protocol):
     def _accept(self, head: Head, rest: bytes) -> None:
         """A request has begun; `rest` is what came behind its head."""
         length = head.length
-        exchange = Exchange(self, head, head.keep_alive and not (self._stopping or self.wire.stopping))
+        exchange = Exchange(self, head, head.keep_alive and not self._stopping)
         self.exchange = exchange
         self.deadline = NEVER
         if length == 0 or 0 < length <= len(rest):

@@ -34,7 +34,6 @@ class Wire:
         # Answers what is not to come in; the application says whether there is such a thing.
         self.turn_away: TurnAway | None = getattr(self.app, "turn_away", None)
         self.opened = 0  # connections so far
-        self.stopping = False  # connections that are opened now close after their first answer
         self.limits = limits
         self.server_state = server_state
         self.connections: set[Any] = server_state.connections  # uvicorn types it as its own protocols
@@ -48,3 +47,8 @@ class Wire:
         shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s)
         shortest_s = min(shortest_s, limits.write_timeout_s, limits.linger_s)
         self.sweeper = Sweeper(loop, min(shortest_s / SWEEPS_PER_TIMEOUT, LONGEST_INTERVAL_S), limits.max_unsent_bytes)
+
+    @property
+    def stopping(self) -> bool:
+        """Connections that are opened now close after their first answer."""
+        return getattr(self.server_state, "tidegate_stopping", False)
