@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reload": ("gateway.cli.reload", "reload"),
     "clients": ("gateway.cli.clients", "clients_app"),
     "status": ("gateway.cli.status", "status"),
+    "prove": ("gateway.cli.prove", "prove"),
     "keys": ("gateway.cli.keys", "keys_app"),
     "usage": ("gateway.cli.usage", "usage"),
     "cache": ("gateway.cli.cache", "app"),
