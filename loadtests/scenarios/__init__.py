@@ -1,0 +1,1 @@
+"""Scenarios with limits that are passed or not: `make scenarios`."""
