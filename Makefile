@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PY := .venv/bin/python
-.PHONY: help run demo test lint format bench bench-peers twins lock clean
+.PHONY: help run demo test lint format bench bench-peers scenarios twins lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ bench-peers:  ## the same, with other AI gateways beside us (long)
 	@scripts/setup dev
 	@scripts/setup system curl nginx wrk gcc
 	@$(PY) -m loadtests.bench --long --peers
+
+scenarios:  ## about 90 s: overload, recovery and goodput with limits that are passed or not (build/scenarios.json)
+	@scripts/setup dev
+	@$(PY) -m loadtests.scenarios
 
 twins:  ## apply each recorded mutation and expect its test to go red
 	@scripts/setup dev

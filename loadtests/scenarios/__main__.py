@@ -38,6 +38,7 @@ def main() -> int:
     for limit in limits:
         print(limit)
     failed = sum(not limit.passed for limit in limits)
+    print(f"gateway's core: {figures.get('gateway_cores')} (the figures hold where it need not wait for one)")
     print(f"scenarios: {len(limits) - failed} of {len(limits)} limits held (build/scenarios.json)")
     return 1 if failed else 0
 

@@ -32,10 +32,19 @@ READY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """Two origins."""
+    """Two origins, and the gateway's process."""
 
     gateway: str
     provider: str
+    pid: int = 0
+
+    def cpu_s(self) -> tuple[float, float]:
+        """Seconds in which the gateway ran, and in which it could have run but the machine was busy (Linux)."""
+        try:
+            ran, waited = Path(f"/proc/{self.pid}/schedstat").read_text().split()[:2]
+        except OSError:
+            return 0.0, 0.0
+        return int(ran) / 1e9, int(waited) / 1e9
 
     async def stats(self, caller: Caller) -> dict[str, Any]:
         """The provider's counters."""
@@ -76,7 +85,7 @@ async def bed(log_level: str = "error") -> AsyncIterator[Bed]:
             processes.append(_begin([*ours, *listen], folder))
             await _ready(provider, "/fake/stats", processes, folder)
             await _ready(gateway, "/readyz", processes, folder)
-            yield Bed(gateway, provider)
+            yield Bed(gateway, provider, processes[1].pid)
         finally:
             for process in processes:
                 process.terminate()

@@ -39,8 +39,8 @@ class Done:
 
     @property
     def early(self) -> bool:
-        """Refused at the door, without having waited."""
-        return self.status in (429, 503) and "x-tidegate-wait-ms" not in self.headers
+        """Refused at the door. Who had waited a second by the gateway's own clock gave way to another, or timed out."""
+        return self.status in (429, 503) and int(self.headers.get("x-tidegate-wait-ms", 0)) < 1000
 
 
 class Reader(asyncio.Protocol):

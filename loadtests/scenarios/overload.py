@@ -19,7 +19,7 @@ FLOOR = 0.05  # of grants while it is contended: the default floor_percent
 
 @dataclass
 class Times:
-    """How long the parts last, in seconds."""
+    """How long the parts last, in seconds; without goodput at 2 and 3 times the capacity where that is 0."""
 
     unloaded: float = 5.0
     overload: float = 20.0
@@ -34,14 +34,15 @@ class Overload:
     bed: Bed
     times: Times = field(default_factory=Times)
     figures: dict[str, Any] = field(default_factory=dict)
+    _fell: float = 0.0  # when the load did
 
     async def run(self) -> list[Limit]:
         """All parts, one after the other."""
         caller, probe = Caller(self.bed.gateway), Caller(self.bed.provider)
         try:
             before = await self._unloaded(caller)
-            limits = [*await self._overloaded(caller, probe, before), *await self._recovery(caller, before)]
-            for factor in (2, 3):
+            limits = [*await self._overloaded(caller, probe, before), *self._recovery(caller, before)]
+            for factor in (2, 3) if self.times.goodput else ():
                 limits.append(await self._goodput(caller, factor))
             told = await self.bed.stats(probe)
             self.figures["provider"] = {name: told[name] for name in ("calls", "max_in_flight", "over_admissions")}
@@ -65,10 +66,15 @@ class Overload:
     async def _overloaded(self, caller: Caller, probe: Caller, before: dict[str, float]) -> list[Limit]:
         caller.done.clear()
         await caller.run(KINDS, 5 * CAPACITY, WARM_S)
-        sampling = asyncio.ensure_future(self._held(probe))
+        sampling, cpu = asyncio.ensure_future(self._held(probe)), self.bed.cpu_s()
         began, ended = await caller.run(KINDS, 5 * CAPACITY, self.times.overload)
         sampling.cancel()
         held = await sampling
+        ran_s, waited_s = (now - then for now, then in zip(self.bed.cpu_s(), cpu, strict=True))
+        self.figures["gateway_cores"] = {
+            "ran": round(ran_s / (ended - began), 3),
+            "waited_for_a_core": round(waited_s / (ended - began), 3),
+        }
         self._fell = ended
         # The load goes on at a quarter, so that what waits ends as it would.
         await caller.run(KINDS, CAPACITY / 4, self.times.recovery)
@@ -105,12 +111,11 @@ class Overload:
         yield Limit("median error of the wait estimate", median(errors) if errors else 1.0, 0.25)
         yield Limit("goodput at 5 times the capacity", len(served) / seconds / CAPACITY, 0.95, True)
 
-    async def _recovery(self, caller: Caller, before: dict[str, float]) -> list[Limit]:
-        """From the load's fall until normal calls are as quick as they were: of any later second, the median."""
-        after = sorted((one for one in caller.done if one.kind == "normal" and one.due >= self._fell), key=_due)
+    def _recovery(self, caller: Caller, before: dict[str, float]) -> list[Limit]:
+        """From the load's fall until normal calls are as quick as they were, for good."""
+        after = [one for one in caller.done if one.kind == "normal" and one.due >= self._fell]
         slow = [one.due - self._fell for one in after if one.status != 200 or one.took_s > 2 * before["p99"]]
-        seconds = max(slow, default=0.0)
-        return [Limit("until the last slow or refused normal call after the fall", seconds, 10, unit="s")]
+        return [Limit("last slow or refused normal call after the fall", max(slow, default=0.0), 10, unit="s")]
 
     async def _goodput(self, caller: Caller, factor: int) -> Limit:
         caller.done.clear()
@@ -138,10 +143,6 @@ def _error(call: Done) -> float | None:
     if call.status != 200 or waited < 1000:
         return None
     return abs(int(call.headers["x-tidegate-wait-estimate-ms"]) - waited) / waited
-
-
-def _due(call: Done) -> float:
-    return call.due
 
 
 def _ms(values: list[float], percent: float) -> float | None:
