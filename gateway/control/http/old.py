@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,8 +88,8 @@ class Old:
         """Until the refill has brought it, if nobody else takes any; None: it never fits."""
         if amount > shared["capacity"]:
             return None
-        refill_per_s = self._sight.of_pools().by_name[name].whole.refill_per_s
-        return math.ceil((amount - shared["available"]) * 1000 / refill_per_s) if refill_per_s else None
+        units, in_ns = self._sight.of_pools().by_name[name].whole.comes_back
+        return -(-(amount - shared["available"]) * in_ns // (units * 1_000_000)) if units else None
 
     def _moment(self, ago_ms: int) -> str:
         at = datetime.fromtimestamp(self._sight.clock.wall_ns() / 1e9 - ago_ms / 1000, UTC)
