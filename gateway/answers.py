@@ -102,10 +102,18 @@ class Answers:
         """The caller makes the call; others may follow it until it has landed."""
         self._flights[key] = Flight(interest)
 
-    def land(self, key: bytes, answer: Answer | None) -> None:
+    def call_off(self, interest: Interest) -> None:
+        """The call that it belongs to will bring nothing that others may have: they need not wait for its end."""
+        for key in [key for key, flight in self._flights.items() if flight.interest is interest]:
+            self._flights.pop(key).done.set_result(None)
+
+    def land(self, key: bytes, interest: Interest, answer: Answer | None) -> None:
         """The call ended; None: with nothing that others may have, so that one of them makes it anew."""
-        flight = self._flights.pop(key)
-        flight.interest.settle()
+        flight = self._flights.get(key)
+        if flight is None or flight.interest is not interest:
+            return  # called off before
+        del self._flights[key]
+        interest.settle()
         flight.done.set_result(answer)
 
     def purge(self, wanted: Callable[[Answer], bool]) -> int:

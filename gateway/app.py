@@ -22,7 +22,7 @@ from gateway.control.sight import Sight
 from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
 from gateway.door import Door
-from gateway.errors import InvalidKey
+from gateway.errors import Dialect, InvalidKey
 from gateway.events import Events
 from gateway.forward import Forwarder
 from gateway.holds import renew
@@ -47,6 +47,7 @@ from gateway.scheduler import Scheduler
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store
+from gateway.targets import Target
 from gateway.wishes import CLAIMS
 
 if TYPE_CHECKING:
@@ -272,6 +273,10 @@ class Gateway:
             raise InvalidKey("The key of this call was revoked while it waited.")
         call.targets = live.resolver.renewed(call.targets)
         call.pipeline = live.pipeline
+
+    def resolve(self, model: str, dialect: Dialect) -> list[Target]:
+        """Where a public name can be served now, by the configuration in force. Raises ModelNotFound."""
+        return self.routing.rank(self._live.resolver.named(model, dialect))
 
     async def _build(self, settings: Settings) -> Live:
         from gateway.config import at_demo

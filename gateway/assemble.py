@@ -215,6 +215,7 @@ def _entry(name: str, model: ModelSettings, providers: Mapping[str, Provider], p
             unbounded_tokens=model.unbounded_tokens,
             enforce_output_cap=model.enforce_output_cap,
             weight=target.weight or 0,
+            abilities=model.abilities.abilities(),
             pools=use if target.pools is None else pools.use(name, target.pools),
         )
         for target in model.targets

@@ -114,6 +114,8 @@ class Concluder:
         duration_us = (self._now_ns() - call.started_ns) // 1000
         elsewhere_us = (call.upstream_ns + (call.queued.waited_ns if call.queued is not None else 0)) // 1000
         cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
+        saving = call.notes.get("saving")
+        saved = 0 if saving is None else saving.get("original_pusd", 0) - saving.get("actual_pusd", 0)
         code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
         return CallRow(
             id=call.id,
@@ -143,6 +145,8 @@ class Concluder:
             reasoning_tokens=usage.reasoning_tokens,
             cost_pusd=cost,
             charge_pusd=charge_of(cost, call.client.tier.discount_percent),
+            saved_pusd=saved,
+            saving="" if saving is None else saving["method"],
             estimated=usage.estimated,
             unpriced=last.unpriced if last is not None else False,
             notes={**call.notes, "observed": call.marks} if call.marks else call.notes or None,

@@ -127,6 +127,10 @@ class Pipeline:
         """What bounds this caller, for the headers of an answer that came before the reservation."""
         return [limit for policy in self.policies for limit in policy.limits(call)]
 
+    def spending(self, call: Call) -> list[Limit]:
+        """The limits of money that bound this caller."""
+        return [limit for policy in self.policies for limit in policy.spending(call)]
+
     async def _descend(self, steps: list[Step], call: Call) -> None:
         for step in steps:
             began = perf_counter_ns()

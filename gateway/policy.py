@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.answers import Answers
     from gateway.clock import Clock
     from gateway.directory import Directory
+    from gateway.errors import Dialect
     from gateway.events import Events
     from gateway.metrics import Metrics
     from gateway.pools import Pools
@@ -42,6 +43,9 @@ class Gate(Protocol):
     answers: Answers
     time_zone: str
 
+    def resolve(self, model: str, dialect: Dialect) -> list[Target]:
+        """Where a public name can be served now, by the configuration in force. Raises ModelNotFound."""
+
 
 @dataclass
 class Policy:
@@ -64,6 +68,10 @@ class Policy:
 
     def limits(self, call: Call) -> Sequence[Limit]:
         """The limits that bound this caller, for the rate-limit headers of answers given before any reservation."""
+        return ()
+
+    def spending(self, call: Call) -> Sequence[Limit]:
+        """The limits of money that bound this caller, for those who save when little is left."""
         return ()
 
     async def heard(self, call: Call, target: Target, told: Told, at_ns: int) -> None:

@@ -52,6 +52,10 @@ class Resolver:
             )
         return holding
 
+    def named(self, model: str, dialect: str) -> list[Target]:
+        """Those of a public name on routes of a dialect. Raises ModelNotFound."""
+        return self.catalog.resolve(model, KIND_OF[dialect])
+
     def renewed(self, targets: list[Target]) -> list[Target]:
         """The same targets as this configuration has them. Raises ModelNotFound if none is left."""
         found = []

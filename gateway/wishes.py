@@ -22,6 +22,8 @@ CLAIMS: dict[str, Urgency] = {"enterprise": "urgent", "premium": "urgent", "stan
 
 PRIORITY = b"x-tidegate-priority"
 LONGEST_WAIT = b"x-tidegate-max-wait-ms"
+ACCURACY = b"x-tidegate-accuracy"
+ALLOW_DOWNGRADE = b"x-tidegate-allow-downgrade"
 #: Words that mean one of ours in the system replaced.
 _SYNONYMS = {"critical": "urgent", "medium": "normal"}
 #: No wish reaches further: a day.
@@ -80,6 +82,29 @@ def metadata_of(call: Call, name: str) -> str | None:
     metadata = body["metadata"]
     value = metadata.get(name) if isinstance(metadata, dict) else None
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def accuracy_of(call: Call) -> str:
+    """How exact the answer has to be: "high", or what is usual. Raises BadRequest."""
+    said = _said(call, ACCURACY, "tidegate_accuracy")
+    word = "normal" if said is None else said.strip().lower()
+    if word not in ("high", "normal", "low"):
+        raise BadRequest(
+            f"The accuracy {word[:40]!r} is not one of high, normal, low (x-tidegate-accuracy).",
+            param="x-tidegate-accuracy",
+        )
+    return word
+
+
+def allows_downgrade(call: Call) -> bool | None:
+    """Whether the call may be given to a cheaper model; None: it does not say. Raises BadRequest."""
+    said = _said(call, ALLOW_DOWNGRADE, "tidegate_allow_downgrade")
+    word = "" if said is None else said.strip().lower()
+    if word not in ("", "true", "false"):
+        raise BadRequest(
+            f"x-tidegate-allow-downgrade is true or false, not {word[:40]!r}.", param="x-tidegate-allow-downgrade"
+        )
+    return None if not word else word == "true"
 
 
 def _said(call: Call, header: bytes, name: str) -> str | None:

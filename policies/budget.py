@@ -19,7 +19,7 @@ from gateway.errors import Forbidden, OverBudget
 from gateway.periods import Adjustments, Period, Scope, Span, figure, period_at, zone_of
 from gateway.policy import Gate, Policy
 from gateway.rates import charge_of
-from gateway.state.store import History, Tally, Used
+from gateway.state.store import History, Limit, Tally, Used
 from gateway.targets import Target
 
 #: Keys whose needs are kept ready; with more of them all are built anew.
@@ -101,6 +101,10 @@ class Budget(Policy):
         if self.unpriced == "refuse":
             self._refuse_unpriced(call)
         call.needs += self._caller(call.client, call.key, call.started_wall_ns).needs
+
+    def spending(self, call: Call) -> list[Limit]:
+        needs = self._caller(call.client, call.key, call.started_wall_ns).needs
+        return [need.limit for need in needs if isinstance(need.limit, Limit)]
 
     def _refuse_unpriced(self, call: Call) -> None:
         if not call.route.model or not any(target.quote.unpriced for target in call.targets):

@@ -109,10 +109,10 @@ class Cache(Policy):
         if not wish.keep:
             return
         leads = wish.look and self.single_flight and self.mode == "enforce" and self._answers.flight(key) is None
+        interest = call.interest or Interest()  # a policy before this one may have others waiting already
         if leads:
-            if call.interest is None:  # a policy before this one may have others waiting already
-                call.interest = Interest()
-            self._answers.take_off(key, call.interest)
+            call.interest = interest
+            self._answers.take_off(key, interest)
         models = {target.model for target in call.targets}
         answer = None
         try:
@@ -123,7 +123,7 @@ class Cache(Policy):
                 self._answers.put(key, answer)
         finally:
             if leads:
-                self._answers.land(key, answer)
+                self._answers.land(key, interest, answer)
 
     async def _look(self, call: Call, key: bytes, wish: Wish) -> Answer | None:
         """What was kept, or what another call is about to bring."""

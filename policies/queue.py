@@ -111,6 +111,5 @@ class Queue(Policy):
         if found is None:
             if len(self._slots) >= MOST_PROVIDERS:
                 self._slots.clear()
-            what = "worker" if provider.kind.name == "http" else "provider"
-            found = self._slots[provider] = Slots(f"queue {what} {provider.name}", provider.max_concurrent)
+            found = self._slots[provider] = Slots(provider.slots, provider.max_concurrent)
         return found

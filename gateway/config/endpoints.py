@@ -29,6 +29,7 @@ from gateway.config.values import (
 )
 
 if TYPE_CHECKING:
+    from gateway.abilities import Abilities
     from gateway.prices import PriceOverride
     from gateway.upstream.base import Timeouts
 
@@ -181,6 +182,22 @@ class TargetSettings(Section):
         return self.to.partition("/")[2]
 
 
+class AbilitySettings(Section):
+    """What a model can do: read where a call asked of another model is given to it."""
+
+    context: Positive | None = None
+    tools: bool = False
+    vision: bool = False
+    json_schema: bool = False
+    reasoning: bool = False
+
+    def abilities(self) -> Abilities:
+        """As targets carry them."""
+        from gateway.abilities import Abilities
+
+        return Abilities(**self.model_dump())
+
+
 class ModelSettings(Section):
     """A public name, or a pattern with *. Targets are tried in order; a route uses those of its own kind."""
 
@@ -189,6 +206,7 @@ class ModelSettings(Section):
     default_output_tokens: Positive = 1024
     unbounded_tokens: Positive = 32_768
     enforce_output_cap: bool = False
+    abilities: AbilitySettings = AbilitySettings()
     pools: Amounts = Field(default_factory=dict)
 
     @model_validator(mode="before")

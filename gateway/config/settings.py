@@ -15,7 +15,18 @@ from gateway.config.resilience import BreakerSettings, HedgeSettings, RetrySetti
 from gateway.config.values import Id, Name, Names, PublicName, Section
 from gateway.scopes import ScopeNames
 
-DEFAULT_POLICIES = ("identity", "access", "idempotency", "quota", "cache", "offpeak", "budget", "pool", "queue")
+DEFAULT_POLICIES = (
+    "identity",
+    "access",
+    "idempotency",
+    "quota",
+    "cache",
+    "offpeak",
+    "downgrade",
+    "budget",
+    "pool",
+    "queue",
+)
 
 
 def _with_builtin_tiers(value: Any) -> Any:

@@ -117,6 +117,11 @@ class Provider:
     tls: Callable[[], SSLContext | None] = field(default=lambda: None, repr=False)  # for connecting without a client
     place: str = field(init=False)  # what breakers are kept by: a worker may have a provider's name
 
+    @property
+    def slots(self) -> str:
+        """The name of the limit of its calls at a time."""
+        return f"queue {'worker' if self.kind.name == 'http' else 'provider'} {self.name}"
+
     def __post_init__(self) -> None:
         self.place = self.name if self.kind.name != "http" else f"workers/{self.name}"
 

@@ -255,6 +255,17 @@ class Line:
                 above += band.waiting
         return above
 
+    def wait_s(self, now: int) -> float:
+        """About how long one would wait who comes now and lets everybody before."""
+        if not self.waiting_here:
+            return 0.0
+        return self.pace.corrected_s(0, self.pace.naive_s(0, (0, self.waiting_here), self.share(0), 1, now))
+
+    @property
+    def waiting_here(self) -> int:
+        """How many wait here."""
+        return sum([band.waiting for band in self.bands if band is not None])
+
     def share(self, number: int) -> float:
         """The share of grants that a band has at least: the lowest has its floor."""
         if not self.floor_every or self._mask & ((1 << number) - 1):

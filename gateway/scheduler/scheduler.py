@@ -482,6 +482,12 @@ class Scheduler:
         """One waiting call as it stands now; None: it does not wait."""
         return self._picture.position(call_id, self._now())
 
+    def wait_s(self, names: Iterable[str]) -> float:
+        """About how long a newcomer of the lowest band would wait for these limits; 0: nobody waits for them."""
+        return max(
+            [self._board.lines[name].wait_s(self._now()) for name in names if name in self._board.lines], default=0.0
+        )
+
     def snapshot(self) -> Snapshot:
         """The whole queue as it stands now; O(n log n), for people."""
         return self._picture.snapshot(len(self.holding), self._now())
