@@ -18,6 +18,17 @@ api_key = "upstream"
 kind = "openai"
 base_url = "{origin}/v1"
 api_key = "upstream"
+[providers.single]
+kind = "openai"
+base_url = "{origin}/v1"
+api_key = "upstream"
+max_concurrent = 1
+pass_headers = ["x-fake"]
+[models.waited]
+targets = ["single/demo-large"]
+[prices.waited]
+input = 10
+output = 20
 [models.dear]
 targets = ["fake/demo-large"]
 aliases = ["best"]
@@ -63,7 +74,7 @@ budget = {{ day_usd = 0.01 }}
 [[clients.frugal.keys]]
 secret = "tg-frugal-secret-key"
 [policy.downgrade]
-chains = {{ dear = "cheap", cheap = "tiny", pooled = "cheap" }}
+chains = {{ dear = "cheap", cheap = "tiny", pooled = "cheap", waited = "cheap" }}
 {more}
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -140,6 +141,19 @@ async def test_a_short_pool_is_a_trigger(open_site: Any) -> None:
 async def test_off_peak_is_outside_the_peaks(open_site: Any) -> None:
     inside = open_site('when = { off_peak = true }\npeak = "00:00-24:00"')
     assert (await inside.ask(inside.chat())).headers["x-tidegate-model"] == "dear"
+    two_days_on = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")[(datetime.now(UTC).weekday() + 2) % 7]
+    outside = open_site(f'when = {{ off_peak = true }}\npeak = "{two_days_on} 06:00-18:00"')
+    assert (await outside.ask(outside.chat())).headers["x-tidegate-model"] == "cheap"
+
+
+async def test_a_long_queue_is_a_trigger(open_site: Any) -> None:
+    site = open_site("when = { queue_wait_s = 0.001 }")
+    headers = {"x_fake": "latency=600"}
+    asked = [asyncio.ensure_future(site.ask(site.chat(model="waited"), **headers)) for _ in range(5)]
+    models = [answer.headers["x-tidegate-model"] for answer in await asyncio.gather(*asked)]
+    # One runs, one waits, and who comes after it need not.
+    assert models.count("waited") >= 2, models
+    assert "cheap" in models, models
 
 
 async def test_observed_it_changes_nothing(open_site: Any) -> None:
