@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.abilities import Abilities
@@ -28,7 +28,7 @@ class Target:
     enforce_output_cap: bool = False
     weight: int = 0  # consecutive targets that have one share the load; 0: tried in its place
     pools: PoolUse | None = None  # what a call takes of which pools
-    abilities: Abilities = Abilities()  # as the configuration states them
+    abilities: Abilities = field(default_factory=Abilities)  # as the configuration states them
 
     def estimate(self, facts: Facts) -> Estimate:
         """TERMS 4: input at one token a byte, output at n x max_tokens, unbounded work by its configured figure."""
