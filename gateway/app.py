@@ -34,6 +34,7 @@ from gateway.overload import Overload
 from gateway.periods import Adjustments
 from gateway.pools import Pools
 from gateway.prices import Prices
+from gateway.providers import VOCABULARY
 from gateway.proxy import Proxy
 from gateway.rebuild import rebuild
 from gateway.records.first import FirstKeys
@@ -180,6 +181,8 @@ class Gateway:
     def drain(self) -> None:
         """No longer ready; calls are still served."""
         self.door.draining = True
+        if self.calls and not VOCABULARY.is_loaded:  # calls that are cut are counted, and in the end there is no time
+            self.background(_load_vocabulary())
 
     def close_door(self) -> None:
         """No further call is served; those under way go on."""
@@ -378,3 +381,7 @@ class Gateway:
     async def _close_demo(self) -> None:
         if self._demo is not None:
             await self._demo.stop()
+
+
+async def _load_vocabulary() -> None:
+    await asyncio.to_thread(VOCABULARY.load)

@@ -22,7 +22,7 @@ _TICK_S = 0.02
 #: For what was cancelled, to settle and say goodbye.
 _CUT_S = 1.0
 #: For the last bytes of answers to reach their clients.
-_FLUSH_S = 0.5
+_FLUSH_S = 0.3
 
 
 class Application(Protocol):
@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
         self._drain_s = drain_s
         self._accept_s = accept_s
         self._signals = 0
+        self._began = 0.0
         self._forced = asyncio.Event()
 
     @contextmanager
@@ -60,8 +61,7 @@ class Server(uvicorn.Server):
     def _signalled(self) -> None:
         self._signals += 1
         if self._signals == 1:
-            self._app.drain()
-            self._hush()
+            self._begin()
             self.should_exit = True
         elif self._signals == 2:
             self._forced.set()
@@ -77,12 +77,12 @@ class Server(uvicorn.Server):
         """From the signal to the last connection."""
         log = structlog.get_logger()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._drain_s
-        self._app.drain()
-        self._hush()
+        if not self._signals:  # the end has another reason
+            self._begin()
+        deadline = self._began + self._drain_s
         log.info("draining", calls=self._app.calls, at_most_s=self._drain_s)
         if self._accept_s:
-            await self._until(lambda: False, min(loop.time() + self._accept_s, deadline))
+            await self._until(lambda: False, min(self._began + self._accept_s, deadline))
         self._app.close_door()
         await self._until(lambda: self._app.calls == 0, deadline)
         for server in self.servers:
@@ -98,6 +98,11 @@ class Server(uvicorn.Server):
         await self._until(lambda: not self.server_state.connections, flush_by)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+    def _begin(self) -> None:
+        self._began = asyncio.get_running_loop().time()
+        self._app.drain()
+        self._hush()
 
     def _hush(self) -> None:
         """Connections that idle are closed, the others after their answer."""

@@ -64,7 +64,7 @@ def test_streams_end_and_nobody_new_comes_in(begin: Any, line: Any, wait: Any, p
     assert time.monotonic() - since < 12
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port))
-    assert [row["outcome"] for row in rows(server)] == ["served"]
+    assert [row["outcome"] for row in rows(server) if row["attempts"]] == ["served"]
 
 
 def test_answers_of_what_runs_close_their_connection(begin: Any, line: Any, wait: Any) -> None:
