@@ -58,6 +58,10 @@ class FixedProvider:
         self.timeouts = Timeouts(total_s=total_s)
         self.stated_pools = frozenset(stated)
 
+    @property
+    def slots(self) -> str:
+        return f"queue provider {self.name}"
+
 
 def make_target(
     model: str = "small",
