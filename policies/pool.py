@@ -72,10 +72,6 @@ class Pool(Policy):
         self._wall_ns = gate.clock.wall_ns
         self._pools = gate.pools.by_name
         self._runs = gate.pools.runs
-        for route, amounts in self.routes.items():
-            for name in amounts:
-                if name not in self._pools:
-                    raise ValueError(f"[policy.pool] routes.{route} names a pool {name!r} that is not there")
         self._needs = {name: tuple(self._made(pool)) for name, pool in self._pools.items()}
 
     def apply(self, call: Call) -> None:

@@ -126,6 +126,9 @@ def _pools(settings: Settings, place: Place) -> Iterator[Problem]:
         for index, pool in enumerate(it.stated_pools):
             if pool not in settings.pools:
                 yield _no_pool(pool, ("workers", worker, "stated_pools", index), settings, place, value=True)
+    routes = settings.policy.get("pool", {}).get("routes")
+    for route, amounts in routes.items() if isinstance(routes, dict) else ():
+        named += [("policy", "pool", "routes", route, pool) for pool in amounts if isinstance(amounts, dict)]
     for path in named:
         if path[-1] not in settings.pools:
             yield _no_pool(str(path[-1]), path, settings, place, value=False)
