@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 POOL = '[pools.x]\nunit = "tokens"\ncapacity = 100\nrefill_per_s = 10\n'
+CLIENT = '[[pools.x.dedicated]]\nclient = "a"\ncapacity = 9\nrefill_per_s = 1\n'
+MODEL = '[models.m]\ntargets = ["o/m"]\n'
 PROVIDER = '[providers.o]\nkind = "openai"\n'
 
 
@@ -59,15 +61,15 @@ def test_parts_may_follow_each_other(loaded: Callable[..., Any]) -> None:
         (POOL + '[[pools.x.dedicated]]\nclient = "a"\ncapacity = 91\nrefill_per_s = 1\n', "10 reserved included", ""),
         (POOL + '[[pools.x.dedicated]]\nclient = "a"\ncapacity = 9\nrefill_per_s = 9.1\n', "refill fits", ""),
         (
-            POOL + '[[pools.x.dedicated]]\nclient = "a"\ncapacity = 9\nrefill_per_s = 1\n' * 2,
+            POOL + CLIENT * 2,
             "one part at a time for each client",
             "",
         ),
-        (POOL + '[[pools.x.dedicated]]\nclient = "a"\ncapacity = 9\nrefill_per_s = 1\nfrom = "2026"\n', "no quotes", ""),
-        (PROVIDER + '[models.m]\ntargets = ["o/m"]\npools = { openai-gtp4 = "tokens" }\n', "one of openai-gpt4", "'openai-gpt4'"),
+        (POOL + CLIENT + 'from = "2026"\n', "no quotes", ""),
+        (PROVIDER + MODEL + 'pools = { openai-gtp4 = "tokens" }\n', "one of openai-gpt4", "'openai-gpt4'"),
         (PROVIDER + '[models.m]\ntargets = [{ to = "o/m", pools = { y = 1 } }]\n', "one of openai-gpt4", "[pools.y]"),
-        (PROVIDER + '[models.m]\ntargets = ["o/m"]\npools = { email = "token" }\n', '"tokens"', ""),
-        (PROVIDER + '[models.m]\ntargets = ["o/m"]\npools = { email = 0 }\n', "a whole number of units a call", ""),
+        (PROVIDER + MODEL + 'pools = { email = "token" }\n', '"tokens"', ""),
+        (PROVIDER + MODEL + 'pools = { email = 0 }\n', "a whole number of units a call", ""),
         ('[workers.w]\nbase_url = "http://h"\npools = { emial = 1 }\n', "one of openai-gpt4", "'email'"),
         ('[workers.w]\nbase_url = "http://h"\nstated_pools = ["mail"]\n', "one of openai-gpt4", "'email'"),
     ],
