@@ -6,7 +6,7 @@ sits in the stream's way: chunks go out as they are, the provider's meter looks 
 
 from __future__ import annotations
 
-from asyncio import CancelledError, get_running_loop, sleep, timeout
+from asyncio import CancelledError, Task, get_running_loop, sleep, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from gateway.deadline import check, exceeded, told
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable, stream_event
 from gateway.failures import cut_short, disguised, explain
+from gateway.hedge import Sending, race
 from gateway.objects import ObjectWall
 from gateway.providers.base import Meter, Provider
 from gateway.providers.faults import FAULTS, Fault, of_error, of_status
@@ -138,7 +139,13 @@ class Forwarder:
                 await sleep(choice.pause_s)
             attempt = self._intend(call, plan, choice)
             await self._ledger.durable()
-            response = await self._send(call, attempt, outgoing)
+            hedge = plan.hedge(choice) if self._routing.rules.hedge.enabled else None
+            if hedge is None:
+                response = await self._send(call, attempt, outgoing)
+            else:
+                attempt, sent = await self._hedged(call, attempt, outgoing, *hedge)
+                choice = attempt.choice
+                response = sent.result()
             held = await self._beginning(call, attempt, response)
             await self._relay(call, attempt, response, held, outgoing, down)
             return None
@@ -163,6 +170,59 @@ class Forwarder:
             finally:
                 if attempt is not None and is_open:
                     await self._end(call, attempt, "gone", self._guess(call, attempt))
+
+    async def _hedged(
+        self, call: Call, attempt: Attempt, outgoing: Outgoing, delay_ns: int, other: Choice
+    ) -> tuple[Attempt, Task[UpstreamResponse]]:
+        """The attempt that answered first, of this one and of one beside it; the other one is closed, and billed."""
+        both = [attempt]
+
+        async def beside() -> Sending | None:
+            second = await self._beside(call, attempt.plan, other)
+            if second is None:
+                return None
+            both.append(second)
+            return self._send(call, second, outgoing)
+
+        def failed(index: int, error: UpstreamError) -> None:
+            one = both[index]
+            one.plan.failed(one.choice, of_error(one.target.provider.kind.name, error))
+
+        winner = 0
+        try:
+            winner, sent = await race(self._send(call, attempt, outgoing), delay_ns / 1e9, beside, failed)
+            return both[winner], sent
+        finally:
+            if len(both) > 1:
+                self._lose(call, both[1 - winner], both[winner])
+
+    async def _beside(self, call: Call, plan: Attempts, other: Choice) -> Attempt | None:
+        """A hedge, its limits held besides; None where the retry budget or a limit has no room for it."""
+        if not other.standing.place.budget.take():
+            plan.skip(other)
+            return None
+        other.is_paid = True
+        if not await self._move(call, plan, other, keep=True):
+            return None
+        try:
+            attempt = self._intend(call, plan, other)
+        except GatewayError:
+            plan.skip(other)
+            return None
+        plan.begin(other)
+        return attempt
+
+    def _lose(self, call: Call, loser: Attempt, winner: Attempt) -> None:
+        """Closes the attempt that was not needed in the end, and makes the other one the call's last."""
+        loser.plan.end(loser.choice)
+        self._charge(loser.row, loser.target, self._guess(call, loser))
+        self._close(loser, "gone", "hedge_lost")
+        self._ledger.settle(loser.row, None)
+        if call.attempts[-1] is not winner.row:
+            one, other = len(call.attempts) - 2, len(call.attempts) - 1
+            call.attempts[one], call.attempts[other] = call.attempts[other], call.attempts[one]
+            turned = {one: other, other: one}
+            call.held = [(*held[:3], turned.get(held[3], held[3])) for held in call.held]
 
     async def _failed(self, call: Call, attempt: Attempt, spoilt: Spoilt) -> Choice | None:
         """Nothing went out: the next attempt, or else the call ends with this one's error."""
@@ -397,7 +457,8 @@ class Forwarder:
         left_ns = call.deadline_ns - self._now_ns()
         request.total_deadline = get_running_loop().time() + left_ns / 1e9
         if kind == "http":
-            request.headers += told(self._wall_ns() + left_ns, left_ns)
+            request.headers = [*request.headers, *told(self._wall_ns() + left_ns, left_ns)]
+            request.lead = b""  # made for every call of this head, and each has its own time left
 
     async def _read(self, attempt: Attempt, response: UpstreamResponse, most: int) -> tuple[bytes, bool]:
         """The reply's body up to `most` bytes, and whether that is all of it."""
