@@ -198,7 +198,7 @@ class Forwarder:
 
     async def _beside(self, call: Call, plan: Attempts, other: Choice) -> Attempt | None:
         """A hedge, its limits held besides; None where the retry budget or a limit has no room for it."""
-        if not other.standing.place.budget.take():
+        if not other.standing.place.repeats.take():
             plan.skip(other)
             return None
         other.is_paid = True

@@ -74,9 +74,7 @@ async def test_every_attempt_is_billed_at_its_own_price_and_both_are_held(stand:
     assert round(float(text) * 1e12) == call.cost_pusd
 
 
-async def test_targets_that_the_limits_have_no_room_for_are_skipped(
-    stand: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_targets_without_room_are_skipped(stand: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway.pipeline import Pipeline
 
     asked: list[tuple[str, bool]] = []
