@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ pools = {{ gpt = "output_tokens" }}
 [models.told]
 targets = ["one/demo-small"]
 pools = {{ learned = "tokens" }}
+[models.refilled]
+targets = ["one/demo-small"]
+pools = {{ refilled = "requests" }}
 [models.moving]
 targets = [
   {{ to = "one/demo-small", pools = {{ first = "output_tokens" }} }},
@@ -49,6 +53,10 @@ lend_idle = false
 unit = "tokens"
 capacity = 100_000
 refill_per_s = 0
+reserved_percent = 0
+[pools.refilled]
+capacity = 5
+refill_per_s = 10
 reserved_percent = 0
 [pools.first]
 unit = "tokens"
@@ -166,3 +174,15 @@ async def test_a_worker_call_states_what_it_needs(client: httpx2.AsyncClient) ->
     model = await client.post("/v1/chat/completions", json=body("told"), headers={"x-tidegate-needs": "email=3"})
     assert model.status_code == 400
     assert model.json()["error"]["param"] == "x-tidegate-needs"
+
+
+async def test_calls_wait_for_the_refill_and_none_is_refused(client: httpx2.AsyncClient) -> None:
+    """5 at once, then 10 a second: the last of twelve comes after 0.7 s, and nobody sees a 429."""
+    began = time.monotonic()
+    patient = {"x-tidegate-max-wait-ms": "30000"}
+    answers = await asyncio.gather(
+        *(client.post("/v1/chat/completions", json=body("refilled", 10), headers=patient) for _ in range(12))
+    )
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert time.monotonic() - began >= 0.65
+    assert sum("x-tidegate-wait-ms" in answer.headers for answer in answers) == 7
