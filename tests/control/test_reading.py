@@ -22,6 +22,14 @@ api_key = "upstream"
 max_concurrent = 1
 [models.m]
 targets = ["held/m"]
+[models.taker]
+targets = ["held/m"]
+pools = { mail = 60 }
+[pools.mail]
+unit = "emails"
+capacity = 100
+refill_per_s = 0.001
+reserved_percent = 0
 [tiers.basic]
 quota = { requests = ["100000/minute"] }
 [pools.gpt4]
@@ -196,6 +204,18 @@ def test_old_check(watched: Any) -> None:
     assert ask(resourceType="none", amount=1) == (404, {"available": False, "reason": "unknown_resource"})
     for bad in ({"amount": 1}, {"resourceType": "gpt4"}, {"resourceType": "gpt4", "amount": -1}):
         assert ask(**bad)[0] == 400
+
+
+def test_old_check_of_what_comes_back(watched: Any, held: Held) -> None:
+    """A unit takes a thousand seconds here."""
+    held.go.set()
+    chat = {"model": "taker", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    assert watched.request("POST", "/v1/chat/completions", chat, CLIENT)[0] == 200
+    status, said = asked(watched, "/api/resources/check", {"resourceType": "mail", "amount": 50})
+    assert (status, said) == (
+        200,
+        {"available": False, "waitTime": 10_000_000, "currentlyAvailable": 40, "required": 50},
+    )
 
 
 def test_old_queue(watched: Any, waiting: str) -> None:
