@@ -147,7 +147,7 @@ class Gateway:
     def _wire(self) -> None:
         concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
         wall = ObjectWall(self.records.objects)
-        forwarder = Forwarder(
+        forwarder = self._forwarder = Forwarder(
             self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate, self.routing
         )
         self._ids = Ids()
@@ -187,6 +187,10 @@ class Gateway:
     def close_door(self) -> None:
         """No further call is served; those under way go on."""
         self.door.closed = True
+
+    def cut(self) -> None:
+        """Calls that are cancelled from now on are so because of us."""
+        self._forwarder.cutting = True
 
     @property
     def calls(self) -> int:

@@ -156,6 +156,7 @@ class Call:
         "interest",
         "json",
         "key",
+        "left",
         "levels",
         "marks",
         "memo",
@@ -245,6 +246,7 @@ class Call:
         self.concluded = False  # settled and recorded; nothing more will be
         self.pending: list[Any] = []  # the pipeline's: generators that wait for the outcome
         self.recording: Recording | None = None  # of the reply, if somebody tapped it
+        self.left = False  # the client did
         self.interest: Interest | None = None  # others who wait for the same answer
         self.first_bytes: Callable[[], Awaitable[bytes]] | None = None  # of a body that is passed on unread
         self._estimate: tuple[Target, int | None, int | None, Estimate] | None = None

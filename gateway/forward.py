@@ -47,6 +47,9 @@ LIST_BYTES = 33_554_432
 #: Bodies without names in them: no lists, and read by nobody on paths that we know nothing about.
 MEDIA = (b"application/octet-stream", b"application/pdf", b"application/zip", b"audio/", b"image/", b"video/")
 
+#: What the client of a call is told that did not end within the grace time of a shutdown.
+CUT = "This gateway shut down before the call was complete. Retry: another one, or its successor, will answer."
+
 Conclude = Callable[[Call, Outcome], Awaitable[None]]
 Decorate = Callable[[Call, list[Header]], list[Header]]
 
@@ -109,6 +112,7 @@ class Forwarder:
         self._wall_ns = clock.wall_ns
         self._conclude = conclude
         self._decorate = decorate
+        self.cutting = False  # calls end because we do, not because their clients left
 
     async def run(self, call: Call, outgoing: Outgoing, down: Downstream) -> None:
         """Answers the call from upstream. Raises GatewayError only while nothing has gone out."""
@@ -590,6 +594,8 @@ class Forwarder:
     ) -> None:
         """Prices and closes the attempt, and concludes the call with it."""
         row = attempt.row
+        if kind == "gone" and self.cutting and not call.left:
+            kind, error = "failed", Overloaded(CUT, code="draining", retry_after_s=1.0)
         self._charge(row, attempt.target, usage)
         lists = call.method == "GET" and not call.object_id  # what others made is named there too
         made = attempt.meter.object_ids if attempt.meter is not None and not lists else ()

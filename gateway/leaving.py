@@ -44,7 +44,7 @@ class Leaving:
     def _left(self) -> None:
         if self._done or self._left_already:
             return
-        self._left_already = True
+        self._left_already = self._call.left = True
         if self._call.interest is None:
             self._cancel()
         else:

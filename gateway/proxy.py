@@ -30,7 +30,7 @@ from gateway.errors import (
     stream_event,
 )
 from gateway.form import Form
-from gateway.forward import MEDIA, Forwarder, Outgoing
+from gateway.forward import CUT, MEDIA, Forwarder, Outgoing
 from gateway.heartbeat import Continued, beat
 from gateway.ids import Ids
 from gateway.jsonbody import parse
@@ -59,9 +59,6 @@ if TYPE_CHECKING:
 KEPT_BYTES = 1_048_576
 
 Receive = Callable[[], Any]
-
-
-CUT = "This gateway shut down before the call was complete. Retry: another one, or its successor, will answer."
 
 
 class Proxy:

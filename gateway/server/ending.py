@@ -38,6 +38,9 @@ class Application(Protocol):
     def close_door(self) -> None:
         """No further call comes in."""
 
+    def cut(self) -> None:
+        """Calls that are cancelled from now on are so because of us."""
+
 
 class Server(uvicorn.Server):
     """Uvicorn's server ends the process by the signal that it caught; ours has records to close after it."""
@@ -111,6 +114,7 @@ class Server(uvicorn.Server):
             connection.shutdown()
 
     async def _cut(self) -> None:
+        self._app.cut()
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
