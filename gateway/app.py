@@ -15,6 +15,7 @@ from gateway.answers import Answer, Answers
 from gateway.assemble import Clients, assemble, people
 from gateway.call import Call
 from gateway.calllog import CallLog
+from gateway.clients import BudgetRules
 from gateway.clock import Clock
 from gateway.conclude import Concluder
 from gateway.control.budgets import BudgetDesk
@@ -79,6 +80,7 @@ class Gateway:
     prices: Prices
     pools: Pools
     time_zone: str
+    orgs: dict[str, BudgetRules]
 
     def __init__(self, loaded: Loaded, env: Mapping[str, str] = os.environ, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
@@ -87,6 +89,9 @@ class Gateway:
         self.routing = Routing(self.clock, self.events, self.metrics)
         self.loaded = loaded
         self.first_keys: FirstKeys | None = None
+        self.address = ""  # where it listens, once it does
+        self._refused_reload = ""
+        self._reloading = asyncio.Lock()
         self._env = env
         self._clients: Clients = {}
         self._runs = Runs()
@@ -99,6 +104,7 @@ class Gateway:
         from gateway.config import effective
 
         settings = effective(self.loaded.settings, self._env)
+        self._started = settings
         server, records = settings.server, settings.records
         self.time_zone = records.time_zone
         options = Options(records.durability, records.retention_days).with_journal(records.journal)
@@ -209,7 +215,7 @@ class Gateway:
             from gateway.pages import Pages
 
             public = lambda: self.loaded.settings.server.metrics_public  # noqa: E731
-            self._pages = Pages(self.reasons, self.directory, self.metrics, public).app()
+            self._pages = Pages(self.reasons, self.notices, self.directory, self.metrics, public).app()
         return self._pages
 
     @property
@@ -238,15 +244,26 @@ class Gateway:
         await send({"type": "websocket.close", "code": 1008, "reason": "WebSocket is not offered"})
 
     def reasons(self) -> dict[str, list[str]]:
-        """By component, what is not well."""
-        return {
-            "server": ["draining"] if self.door.draining else [],
-            "ledger": self.records.ledger.health(),
-            "configuration": [],
-        }
+        """By component, what is not well: calls should go elsewhere."""
+        return {"server": ["draining"] if self.door.draining else [], "ledger": self.records.ledger.health()}
+
+    def notices(self) -> dict[str, list[str]]:
+        """By component, what an operator should know; calls are served all the same."""
+        return {"configuration": [self._refused_reload] if self._refused_reload else []}
 
     async def reload(self) -> dict[str, Any]:
-        """Reads the configuration anew and swaps; an invalid one raises ConfigError and leaves the old one live."""
+        """Reads the configuration anew and swaps; an invalid one raises ConfigError and leaves the old one live.
+        Gives what changed, and what of it, then or at an earlier reload, only a restart takes over."""
+        async with self._reloading:
+            try:
+                result = await self._reload()
+            except Exception as error:
+                self._refused_reload = f"the last reload was refused: {error}"
+                raise
+            self._refused_reload = ""
+            return result
+
+    async def _reload(self) -> dict[str, Any]:
         from gateway.config import changes, effective, load, needs_restart
 
         # In a thread: ten thousand clients take over a second to read.
@@ -254,11 +271,13 @@ class Gateway:
         settings = effective(loaded.settings, self._env)
         changed = changes(effective(self.loaded.settings, self._env), settings)
         before = self._live, dict(self._clients), self.pools
+        others = self.orgs, self.prices, self.scheduler.http_wait_cap_s
         try:
             live = await self._build(settings)
             await self._people(settings)
         except BaseException:
             _, self._clients, self.pools = before
+            self.orgs, self.prices, self.scheduler.http_wait_cap_s = others
             raise
         self._live, self.loaded = live, loaded
         self._route(live, settings)
@@ -268,7 +287,7 @@ class Gateway:
         unused = [client for _, client in before[1].values() if id(client) not in kept]
         before[0].retire(lambda: self._close(unused))
         self.events.emit("configuration_reloaded", changed=changed)
-        return {"changed": changed, "needs_restart": needs_restart(changed)}
+        return {"changed": changed, "needs_restart": needs_restart(changes(self._started, settings))}
 
     def _renew(self, call: Call) -> None:
         """A call that waits goes on under the configuration in force. Raises GatewayError if that no longer lets it."""
@@ -340,7 +359,8 @@ class Gateway:
 
         async def status() -> Any:
             standing = await self.sight.standing()
-            return {"pid": os.getpid(), "reasons": self.reasons(), "calls": self.calls, **standing}
+            told = {"reasons": self.reasons(), "notices": self.notices(), "address": self.address}
+            return {"pid": os.getpid(), **told, "calls": self.calls, **standing}
 
         budgets = BudgetDesk(
             self.adjustments,

@@ -25,7 +25,7 @@ class CallLog:
     """Takes rows on the loop, formats and writes them in a thread of its own."""
 
     def __init__(self, json: bool, out: BinaryIO | None = None, enabled: bool = True) -> None:
-        self._json = json
+        self.is_json = json
         self._out = out or sys.stdout.buffer
         self._enabled = enabled
         self._colour = not json and self._out.isatty()
@@ -58,7 +58,7 @@ class CallLog:
 
     def _flush(self) -> None:
         rows, lines = self._rows, []
-        draw = self._as_json if self._json else self._as_text
+        draw = self._as_json if self.is_json else self._as_text
         while rows:
             lines.append(draw(*rows.popleft()))
         if self.dropped:

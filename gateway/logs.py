@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from typing import Literal
 
 import structlog
@@ -24,9 +25,10 @@ def configure(json: bool, level: Literal["debug", "info", "warning", "error"]) -
         ]
     else:
         ending = [
+            _readable,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
-            )
+            ),
         ]
     structlog.configure(
         processors=[*shared, *ending],
@@ -39,6 +41,19 @@ def configure(json: bool, level: Literal["debug", "info", "warning", "error"]) -
     root.setLevel(max(number, logging.WARNING))
     # Uvicorn says at info and warning what our banner and call lines say already.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _readable(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A text of several lines (what is wrong with a configuration) stands below the line, as it is; the renderer would
+    show it in quotes, with its line breaks as backslashes."""
+    below = [
+        line.pop(name)
+        for name, value in list(line.items())
+        if name != "exception" and isinstance(value, str) and "\n" in value
+    ]
+    if below:
+        line["event"] = "\n".join([str(line["event"]), *(textwrap.indent(text, "    ") for text in below)])
+    return line
 
 
 class _Bridge(logging.Handler):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,30 +13,58 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.directory import Directory
-from gateway.errors import Forbidden, GatewayError, InvalidKey, render
+from gateway.errors import Forbidden, GatewayError, InvalidKey, MethodNotAllowed, render
+from gateway.ids import Ids
 from gateway.metrics import Metrics
 
 Reasons = Callable[[], dict[str, list[str]]]
 
 
 class Pages:
-    """Small answers, none of which ever asks a provider. `reasons()` names by component what is not well."""
+    """Small answers, none of which ever asks a provider. `reasons()` names by component what keeps calls from being
+    served well, `notices()` what an operator should know of besides."""
 
-    def __init__(self, reasons: Reasons, directory: Directory, metrics: Metrics, metrics_public: Callable[[], bool]):
+    def __init__(
+        self,
+        reasons: Reasons,
+        notices: Reasons,
+        directory: Directory,
+        metrics: Metrics,
+        metrics_public: Callable[[], bool],
+    ) -> None:
         self._reasons = reasons
+        self._notices = notices
+        self._ids = Ids()
         self._directory = directory
         self._metrics = metrics
         self._metrics_public = metrics_public
 
-    def app(self) -> Starlette:
+    def app(self) -> Callable[..., Any]:
+        """The pages, each answer with an id to ask with."""
+        inner = self._inner()
+
+        async def identified(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+            scope["request_id"] = request_id = self._ids.new(time.time_ns())
+
+            async def with_id(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                await send(message)
+
+            await inner(scope, receive, with_id)
+
+        return identified
+
+    def _inner(self) -> Starlette:
         return Starlette(
+            exception_handlers={405: _wrong_method},
             routes=[
                 Route("/", self.about),
                 Route("/livez", self.livez),
                 Route("/readyz", self.readyz),
                 Route("/health", self.health),
                 Route("/metrics", self.metrics),
-            ]
+            ],
         )
 
     async def about(self, request: Request) -> Response:
@@ -52,7 +82,8 @@ class Pages:
 
     async def health(self, request: Request) -> Response:
         """Each component by name; 200 as long as the process can say so."""
-        reasons = self._reasons()
+        reasons, notices = self._reasons(), self._notices()
+        reasons = {part: [*reasons.get(part, ()), *notices.get(part, ())] for part in {**reasons, **notices}}
         components = {
             part: {"status": "degraded" if found else "ok", "reasons": found} for part, found in reasons.items()
         }
@@ -64,8 +95,7 @@ class Pages:
             if not self._metrics_public():
                 self._allow(request)
         except GatewayError as error:
-            status, headers, body = render(error, "plain", "")
-            return Response(body, status, {name.decode(): value.decode() for name, value in headers})
+            return _refusal(error, request)
         page, content_type = self._metrics.render(request.headers.get("accept", ""))
         return Response(page, headers={"content-type": content_type})
 
@@ -80,3 +110,15 @@ class Pages:
             )
         if found[0].role == "client":
             raise Forbidden("The metrics page needs a key with role viewer, service or admin; this one is a client's.")
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    allowed = getattr(error, "headers", None) or {}
+    names = allowed.get("Allow", "GET, HEAD")
+    message = f"{request.method} is not possible on {request.url.path}; it takes {names}."
+    return _refusal(MethodNotAllowed(message, headers=((b"allow", names.encode()),)), request)
+
+
+def _refusal(error: GatewayError, request: Request) -> Response:
+    status, headers, body = render(error, "plain", request.scope["request_id"])
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})

@@ -5,38 +5,61 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gateway.cli.flags import ConfigOption
+
 
 def reload(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Data directory of the running gateway.")] = None,
+    config: ConfigOption = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", help="Data directory of the running gateway [the configuration's].")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for its answer.")] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Reload the configuration. An invalid file leaves the old one in force, and says so."""
-    from gateway.config import ConfigError, load, show_problems
-    from gateway.control.socket import AdminError, NotRunningError, ask
+    """Reload the configuration. An invalid file leaves the old one in force, and says so.
+
+    The gateway reads the file that it was started with, in its own environment; this command needs the file only to
+    find the data directory.
+    """
+    from gateway.config import ConfigError, load
+    from gateway.control.socket import AdminError, NotRunningError, ask_within
 
     try:
-        settings = load(config, {} if data_dir is None else {"server.data_dir": data_dir}).settings
+        where = Path(load(config).settings.server.data_dir if data_dir is None else data_dir)
     except ConfigError as error:
-        show_problems(error)
-        typer.echo("The configuration in force stays as it was.", err=True)
-        raise typer.Exit(1) from None
+        _refused(str(error), error.as_json(), as_json)
     try:
-        result = asyncio.run(ask(Path(settings.server.data_dir), "reload"))
+        result = asyncio.run(ask_within(timeout_s, where, "reload"))
     except NotRunningError:
-        typer.echo("No gateway is running on this data directory.", err=True)
-        raise typer.Exit(1) from None
+        _failed(f"No gateway is running on {where}.", as_json)
     except AdminError as error:
-        typer.echo(f"Reload refused; the configuration in force stays as it was.\n{error}", err=True)
-        raise typer.Exit(1) from None
+        if not error.problems:
+            _failed(f"Reload failed: {error}", as_json)
+        _refused(str(error), error.problems, as_json)
     if as_json:
-        typer.echo(json.dumps(result))
+        typer.echo(json.dumps({"ok": True, **result}))
         return
     changed, restart = result["changed"], result["needs_restart"]
     typer.echo(f"Reloaded: {', '.join(changed)}" if changed else "Reloaded: nothing changed.")
     if restart:
         typer.echo(f"Only a restart changes: {', '.join(restart)}")
+
+
+def _refused(message: str, problems: Any, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"ok": False, "error": message, "problems": list(problems)}))
+    else:
+        typer.echo(f"{message}\n\nReload refused: the configuration in force stays as it was.", err=True)
+    raise typer.Exit(1)
+
+
+def _failed(message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"ok": False, "error": message, "problems": []}))
+    else:
+        typer.echo(message, err=True)
+    raise typer.Exit(1)

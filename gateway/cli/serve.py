@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,6 +78,7 @@ async def _serve(loaded: Loaded) -> int:
     try:
         await gateway.open()
         server = _server(gateway, loaded)
+        began = time.monotonic()
         garbage.settle()
         _on_hangup(gateway)
         watcher = asyncio.ensure_future(_watch(gateway)) if loaded.settings.server.watch else None
@@ -85,7 +87,7 @@ async def _serve(loaded: Loaded) -> int:
         while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.005)
         if server.started:
-            banner(gateway, listener.getsockname())
+            announce(gateway, listener.getsockname())
             gateway.background(asyncio.to_thread(warm))
         await serving
         if watcher is not None:
@@ -93,6 +95,7 @@ async def _serve(loaded: Loaded) -> int:
     finally:
         listener.close()
         await gateway.aclose()
+    _log().info("stopped; everything is recorded", uptime_s=round(time.monotonic() - began, 1))
     return 0
 
 
@@ -161,19 +164,26 @@ def _on_hangup(gateway: Gateway) -> None:
 
 
 async def _watch(gateway: Gateway) -> None:
-    """Reloads when the configuration file changes."""
+    """Reloads when the configuration file says something else. Its folder is watched, since editors and Kubernetes put
+    another file in its place."""
     from watchfiles import awatch
 
-    if gateway.loaded.path is None:
+    path = gateway.loaded.path
+    if path is None:
         return
-    async for _ in awatch(gateway.loaded.path):
-        await _reload(gateway)
+    seen = path.read_bytes()
+    async for _ in awatch(path.absolute().parent, watch_filter=None, recursive=False):
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue  # between the old file and the new one
+        if text != seen:
+            seen = text
+            await _reload(gateway)
 
 
 async def _reload(gateway: Gateway) -> None:
-    import structlog
-
-    log = structlog.get_logger()
+    log = _log()
     try:
         result = await gateway.reload()
     except Exception as error:
@@ -182,36 +192,66 @@ async def _reload(gateway: Gateway) -> None:
     log.info("configuration reloaded", **result)
 
 
-def banner(gateway: Gateway, address: tuple[Any, ...]) -> None:
-    """Where to point clients, in a few lines; the first keys, once."""
+def announce(gateway: Gateway, address: tuple[Any, ...]) -> None:
+    """Where to point clients, and the first keys, once: in a few lines for people, as one line for a log of JSON."""
     host, port = address[0], address[1]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in str(host) else host  # noqa: S104
     base = f"http://{shown}:{port}{gateway.loaded.settings.server.root_path}"
+    gateway.address = base
+    keys = gateway.first_keys
+    told = {
+        "openai_base_url": f"{base}/v1",
+        "anthropic_base_url": base,
+        "configuration": str(gateway.loaded.path or ""),
+        "data_dir": str(gateway.loaded.settings.server.data_dir),
+        "providers": _providers(gateway),
+        "first_keys": keys.path if keys is not None else "",
+    }
+    if gateway.log.is_json:
+        _log().info(f"Tidegate {version()} is ready", **told)
+    if not gateway.log.is_json or sys.stderr.isatty():
+        _banner(gateway, told)
+
+
+def _providers(gateway: Gateway) -> str:
+    if gateway.demo:
+        return "FAKE: no provider key found, models demo-small and demo-large answer offline"
+    from gateway.config import effective
+
+    live = effective(gateway.loaded.settings, os.environ)
+    return ", ".join(live.providers) or "none, only workers"
+
+
+def _banner(gateway: Gateway, told: dict[str, str]) -> None:
+    base = told["anthropic_base_url"]
     lines = [
         f"Tidegate {version()} is ready",
-        f"  OpenAI base URL     {base}/v1",
+        f"  OpenAI base URL     {told['openai_base_url']}",
         f"  Anthropic base URL  {base}",
         f"  Health, metrics     {base}/health  {base}/metrics",
-        f"  Configuration       {gateway.loaded.path or 'none (defaults; `tidegate init` writes one)'}",
-        f"  Data                {gateway.loaded.settings.server.data_dir}",
+        f"  Configuration       {told['configuration'] or 'none (defaults; `tidegate init` writes one)'}",
+        f"  Data                {told['data_dir']}",
+        f"  Providers           {told['providers']}",
     ]
-    if gateway.demo:
-        lines.append(
-            "  Provider            FAKE: no provider key found, models demo-small and demo-large answer offline"
-        )
     keys = gateway.first_keys
     if keys is not None and keys.path:
         lines.append(f"  First keys          written to {keys.path} (readable by you only; move them and delete it)")
     elif keys is not None:
+        lines.append("  First keys          shown once, now:")
         lines += [
-            "  First keys          shown once, now:",
-            f"    admin   {keys.admin}",
-            f"    client  {keys.client}",
+            f"    {role:<7} {secret}" for role, secret in (("admin", keys.admin), ("client", keys.client)) if secret
         ]
     out = sys.stderr
     if out.isatty() and not os.environ.get("NO_COLOR"):
         lines[0] = f"\x1b[1;36m{lines[0]}\x1b[0m"
     print("\n".join(lines), file=out, flush=True)
+
+
+def _log() -> Any:
+    """Imported when there is something to say: a wrong configuration is told sooner without it."""
+    import structlog
+
+    return structlog.get_logger()
 
 
 def version() -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,12 @@ class NotRunningError(Exception):
 
 
 class AdminError(Exception):
-    """The running gateway refused or failed the verb; the message is its own."""
+    """The running gateway refused or failed the verb; the message is its own. `problems` are those of a configuration,
+    as data, where that is why."""
+
+    def __init__(self, message: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 class AdminSocket:
@@ -100,12 +105,30 @@ class AdminSocket:
         try:
             return {"ok": True, "result": await verb(**args)}
         except Exception as error:  # the edge: whatever a verb raises is told to the asker, in its own words
-            structlog.get_logger().warning("admin verb failed", verb=name, error=repr(error))
-            return {"ok": False, "error": str(error) or type(error).__name__}
+            return _refusal(name, error)
+
+
+def _refusal(verb: str, error: Exception) -> dict[str, Any]:
+    """What can't be done as asked is told to who asked; only what should not happen is for our log too."""
+    from gateway.config.problems import ConfigError
+    from gateway.records.database import RecordsError
+
+    log = structlog.get_logger()
+    if isinstance(error, ValueError | RecordsError | ConfigError):
+        log.info("a command was refused", verb=verb, reason=str(error))
+    else:
+        log.error("a command failed", verb=verb, exc_info=error)
+    problems = error.as_json() if isinstance(error, ConfigError) else []
+    return {"ok": False, "error": str(error) or type(error).__name__, "problems": problems}
 
 
 async def ask(data_dir: Path, verb: str, **args: Any) -> Any:
     """The verb's result from the running gateway. Raises NotRunningError, AdminError."""
+    return await ask_within(_ANSWER_S, data_dir, verb, **args)
+
+
+async def ask_within(within_s: float, data_dir: Path, verb: str, **args: Any) -> Any:
+    """The same, within so many seconds."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket_path(data_dir)), limit=_LONGEST_LINE)
     except PermissionError as error:
@@ -115,9 +138,11 @@ async def ask(data_dir: Path, verb: str, **args: Any) -> Any:
     try:
         writer.write(json.dumps({"verb": verb, "args": args}).encode() + b"\n")
         await writer.drain()
-        line = await asyncio.wait_for(reader.read(-1), _ANSWER_S)
+        line = await asyncio.wait_for(reader.read(-1), within_s)
     except TimeoutError as error:
-        raise AdminError(f"the gateway did not answer {verb} within {_ANSWER_S:.0f} s") from error
+        raise AdminError(
+            f"the gateway on {data_dir} did not answer {verb} within {within_s:g} s: is its process stopped or stuck?"
+        ) from error
     except ConnectionError as error:
         raise NotRunningError(f"the gateway on {data_dir} ended") from error
     finally:
@@ -128,7 +153,7 @@ async def ask(data_dir: Path, verb: str, **args: Any) -> Any:
         raise NotRunningError(f"the gateway on {data_dir} ended before it answered")
     answer = json.loads(line)
     if not answer["ok"]:
-        raise AdminError(answer["error"])
+        raise AdminError(answer["error"], answer.get("problems", ()))
     return answer["result"]
 
 
