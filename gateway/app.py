@@ -269,15 +269,15 @@ class Gateway:
         # In a thread: ten thousand clients take over a second to read.
         loaded = await asyncio.to_thread(load, self.loaded.path, self.loaded.flags, self._env)
         settings = effective(loaded.settings, self._env)
-        changed = changes(effective(self.loaded.settings, self._env), settings)
+        old = effective(self.loaded.settings, self._env)
+        changed = changes(old, settings)
         before = self._live, dict(self._clients), self.pools
-        others = self.orgs, self.prices, self.scheduler.http_wait_cap_s
         try:
             live = await self._build(settings)
             await self._people(settings)
         except BaseException:
             _, self._clients, self.pools = before
-            self.orgs, self.prices, self.scheduler.http_wait_cap_s = others
+            self._take(old)
             raise
         self._live, self.loaded = live, loaded
         self._route(live, settings)
@@ -309,14 +309,18 @@ class Gateway:
 
         if settings.demo:
             settings = at_demo(settings, await self._demo_origin())
+        self._take(settings)
+        self.pools = Pools(settings.pools, self.clock, self._runs)
+        live, self._clients = assemble(settings, self, self._clients)
+        return live
+
+    def _take(self, settings: Settings) -> None:
+        """What is asked of the gateway itself, by policies and for each call."""
         self.scheduler.http_wait_cap_s = settings.server.http_wait_cap_s
         self.overload.configure(settings.overload.rules())
         self.overload.claims = {**CLAIMS, **settings.policy.get("queue", {}).get("claims", {})}
         self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})
-        self.pools = Pools(settings.pools, self.clock, self._runs)
-        live, self._clients = assemble(settings, self, self._clients)
-        return live
 
     def _route(self, live: Live, settings: Settings) -> None:
         rules = Rules(settings.retry.rules(), settings.breaker.rules(), settings.hedge.rules())
