@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
@@ -46,8 +47,7 @@ class Line(asyncio.Protocol):
         self.due: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
     def ask(self, due: float, request: bytes) -> None:
         self.due = due
@@ -151,3 +151,31 @@ class Load:
             line.ask(*self._waiting.popleft())
         else:
             self._idle.append(line)
+
+
+async def closed(port: int, request: bytes, seconds: float, *, at_once: int) -> float:
+    """The capacity: 200s a second while a few clients each wait for their answer before they ask again."""
+    seen = Seen()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+
+    load = Load(port, [("", request)], 1.0, seconds, most=at_once, patience_s=60.0)
+    load.seen = seen
+
+    def again(line: Line, due: float, status: str) -> None:
+        seen.statuses[status] += 1
+        if loop.time() < until:
+            line.ask(loop.time(), request)
+
+    load.answered = again  # type: ignore[method-assign]  # asks again instead of when it is due
+    lines = [(await loop.create_connection(lambda: Line(load), "127.0.0.1", port))[1] for _ in range(at_once)]
+    for line in lines:
+        line.ask(loop.time(), request)
+    await asyncio.sleep(seconds)
+    served = seen.statuses["200"]
+    for line in lines:
+        line.due = None
+        line.transport.abort()
+    if set(seen.statuses) != {"200"}:
+        raise RuntimeError(f"capacity can't be measured: {dict(seen.statuses)}")
+    return served / seconds

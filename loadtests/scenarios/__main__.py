@@ -12,15 +12,18 @@ import uvloop
 
 from loadtests.scenarios.bed import ROOT, bed
 from loadtests.scenarios.limits import Limit
+from loadtests.scenarios.ourselves import Ourselves
 from loadtests.scenarios.overload import Overload
 
 
 async def run() -> tuple[list[Limit], dict[str, object]]:
-    """The overload scenario."""
+    """Overload of the provider, then of the gateway itself."""
     async with bed() as under:
         scenario = Overload(under)
         limits = await scenario.run()
-    return limits, scenario.figures
+    own = Ourselves()
+    limits += await own.run()
+    return limits, {**scenario.figures, "ourselves": own.figures}
 
 
 def main() -> int:

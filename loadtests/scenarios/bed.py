@@ -74,17 +74,17 @@ async def bed(log_level: str = "error") -> AsyncIterator[Bed]:
     """Starts both, and ends them."""
     with tempfile.TemporaryDirectory(prefix="tidegate-scenarios-") as name:
         folder = Path(name)
-        provider, gateway = f"http://127.0.0.1:{_free_port()}", f"http://127.0.0.1:{_free_port()}"
+        provider, gateway = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
         (folder / "gateway.toml").write_text(config(provider))
         fake = ["gateway.demo", "--slots", str(SLOTS), "--service-time-ms", str(SERVICE_MS), "--output-tokens", "5"]
         ours = ["gateway", "serve", "-c", str(folder / "gateway.toml"), "--data-dir", str(folder / "data")]
         processes = []
         try:
-            processes.append(_begin([*fake, "--port", provider.rpartition(":")[2]], folder))
+            processes.append(begin([*fake, "--port", provider.rpartition(":")[2]], folder))
             listen = ["--listen", gateway.removeprefix("http://"), "--log-level", log_level]
-            processes.append(_begin([*ours, *listen], folder))
-            await _ready(provider, "/fake/stats", processes, folder)
-            await _ready(gateway, "/readyz", processes, folder)
+            processes.append(begin([*ours, *listen], folder))
+            await ready(provider, "/fake/stats", processes, folder)
+            await ready(gateway, "/readyz", processes, folder)
             yield Bed(gateway, provider, processes[1].pid)
         finally:
             for process in processes:
@@ -93,7 +93,8 @@ async def bed(log_level: str = "error") -> AsyncIterator[Bed]:
                 await asyncio.to_thread(process.wait, 40)
 
 
-def _begin(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def begin(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a module of ours; what it prints goes to the folder's output.txt."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEGATE", "OPENAI", "ANTHROP"))}
     keys = {"TIDEGATE_ADMIN_KEY": "tg-scenario-admin-key", "TIDEGATE_CLIENT_KEY": "tg-scenario-client-key"}
     env = {**kept, **keys, "PYTHONPATH": str(ROOT)}
@@ -101,7 +102,8 @@ def _begin(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", *arguments], cwd=folder, env=env, stdout=output, stderr=output)
 
 
-async def _ready(origin: str, path: str, processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+async def ready(origin: str, path: str, processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    """Waits for a page's 200. Raises RuntimeError with what was printed."""
     caller = Caller(origin)
     try:
         for _ in range(int(READY_S / 0.05)):
@@ -115,7 +117,8 @@ async def _ready(origin: str, path: str, processes: list[subprocess.Popen[bytes]
         await caller.aclose()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

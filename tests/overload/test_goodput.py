@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtests.open_loop import Load, Seen
+from loadtests.open_loop import Load, Seen, closed
 
 BURNING = 'policies = ["identity", "access", "burning:Burning", "quota", "budget", "queue"]\n'
 
@@ -33,30 +33,9 @@ async def load(server: Any, rate: float, seconds: float, *requests: tuple[str, b
     return await Load(server.port, list(requests), rate, seconds, most=1000, patience_s=3).run()
 
 
-async def closed(server: Any, seconds: float, at_once: int = 8) -> float:
-    """Calls a second that it serves when each of a few clients waits for its answer."""
-    served = 0
-    end = time.monotonic() + seconds
-
-    async def client() -> None:
-        nonlocal served
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        while time.monotonic() < end:
-            writer.write(request("gold"))
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            served += 1
-        writer.close()
-
-    await asyncio.gather(*(client() for _ in range(at_once)))
-    return served / seconds
-
-
 async def test_goodput_at_twice_our_own_capacity(start: Any, demo_process: Any, config: str) -> None:
     server = await asyncio.to_thread(slow_gateway, start, demo_process, config)
-    capacity = await closed(server, 2.0)
+    capacity = await closed(server.port, request("gold"), 2.0, at_once=8)
     await load(server, 2 * capacity, 2.0, ("gold", request("gold")))  # it finds its pressure
     seen = await load(server, 2 * capacity, 4.0, ("gold", request("gold")))
     told = (seen.statuses, capacity, seen.goodput, seen.percentile(0.99))
@@ -75,7 +54,7 @@ async def test_goodput_at_twice_our_own_capacity(start: Any, demo_process: Any, 
 async def test_high_priority_is_refused_last(start: Any, demo_process: Any, config: str) -> None:
     """Four calls of a basic client to one of an enterprise client, at twice the capacity: the one is served."""
     server = await asyncio.to_thread(slow_gateway, start, demo_process, config)
-    capacity = await closed(server, 1.5)
+    capacity = await closed(server.port, request("gold"), 1.5, at_once=8)
     low, high = request("acme", "urgent"), request("gold", "urgent")  # basic may claim no more than normal
     both = [
         Load(server.port, [("low", low)], 1.6 * capacity, 6.0, most=1000, patience_s=5),
