@@ -58,8 +58,8 @@ class Connection(asyncio.Protocol):
             self._spoil(transport, script)
 
     def _spoil(self, transport: asyncio.Transport, script: Script) -> None:
-        if script.halfopen:
-            transport.pause_reading()
+        if script.halfopen:  # some loops begin to read only after this, whatever they were told before
+            self._loop.call_soon(transport.pause_reading)
         elif script.garbage:
             transport.write(GARBAGE)
             transport.close()
