@@ -38,6 +38,7 @@ class Step:
     __slots__ = (
         "apply",
         "calls",
+        "concerns",
         "fail_open",
         "is_coroutine",
         "is_generator",
@@ -53,6 +54,7 @@ class Step:
         self.apply = policy.apply
         self.is_generator = inspect.isasyncgenfunction(policy.apply)
         self.is_coroutine = inspect.iscoroutinefunction(policy.apply)
+        self.concerns = None if type(policy).concerns is Policy.concerns else policy.concerns
         self.observe = policy.mode == "observe"
         self.fail_open = policy.fail_open
         self.nanoseconds = 0
@@ -133,6 +135,8 @@ class Pipeline:
 
     async def _descend(self, steps: list[Step], call: Call) -> None:
         for step in steps:
+            if step.concerns is not None and not step.concerns(call):
+                continue
             began = perf_counter_ns()
             call.applying = step.name
             try:

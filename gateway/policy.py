@@ -78,6 +78,11 @@ class Policy:
         """A reply's head said at `at_ns` (monotonic) how the provider's own limits stand. Told when it came and again
         when the call is settled; only of targets that take of a pool."""
 
+    def concerns(self, call: Call) -> bool:
+        """False: `apply` has nothing to say about this call. For policies that few calls have to do with: an `apply`
+        that waits or follows up costs microseconds, this a tenth of one. It must neither wait nor refuse."""
+        return True
+
     def apply(self, call: Call) -> Applied:
         """Decides on one call."""
         raise NotImplementedError(f"{type(self).__name__}.apply")

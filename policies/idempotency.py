@@ -49,11 +49,11 @@ class Idempotency(Policy):
         self._wall_ns = gate.clock.wall_ns
         self._room = Room(self.memory_mib * _MIB)  # for answers that are under way
 
+    def concerns(self, call: Call) -> bool:
+        return b"idempotency-key" in call.headers and call.method == "POST"
+
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
-        key = call.headers.get(b"idempotency-key")
-        if key is None or call.method != "POST":
-            return
-        id = _id(call, key)
+        id = _id(call, call.headers[b"idempotency-key"])
         fingerprint = await _fingerprint(call)
         while True:
             running = self._results.under_way(id)
