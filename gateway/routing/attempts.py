@@ -48,7 +48,7 @@ class Failed:
 class Attempts:
     """The attempts of one call, at most `RetryRules.attempts`. `once`: its body can't be sent again."""
 
-    __slots__ = ("_budgeted", "_call", "_failed", "_made", "_once", "_refused", "_repeats", "_routing")
+    __slots__ = ("_call", "_failed", "_home", "_made", "_once", "_refused", "_repeats", "_routing")
 
     def __init__(self, routing: Routing, call: Call, once: bool) -> None:
         self._routing = routing
@@ -56,21 +56,22 @@ class Attempts:
         self._once = once
         self._made = 0
         self._repeats = 0
-        self._failed: list[Failed] = []
-        self._refused: list[Target] = []  # where the limits could not be moved to
-        routing.standings.of(call.targets[0]).place.repeats.called()
+        self._failed: list[Failed] | tuple[()] = ()  # a call that is served at once needs no list
+        self._refused: list[Target] | tuple[()] = ()  # where the limits could not be moved to
+        self._home = routing.standings.of(call.targets[0])
+        self._home.place.repeats.called()
 
     def first(self) -> Choice:
         """The first target that is not out; its needs are held already where that is the first of all."""
-        routing, targets = self._routing, self._call.targets
-        target = targets[0]
-        standing = routing.standings.of(target)
-        now_ns = routing.now_ns()
-        if len(targets) > 1 and not self._once and standing.is_out(now_ns):
-            other = self._elsewhere(now_ns, None)
+        routing, targets, standing = self._routing, self._call.targets, self._home
+        if len(targets) > 1 and not self._once:
+            now_ns = routing.now_ns()
+            other = self._elsewhere(now_ns, None) if standing.is_out(now_ns) else None
             if other is not None:
                 return other
-        return self._chosen(target, standing, now_ns)
+        if routing.has_keyrings or standing.is_troubled:
+            return self._chosen(targets[0], standing, routing.now_ns())
+        return Choice(targets[0], standing)
 
     def begin(self, choice: Choice) -> None:
         """The attempt is made now. `end` follows, however it goes."""
@@ -92,7 +93,7 @@ class Attempts:
 
     def skip(self, choice: Choice) -> None:
         """The limits could not be moved to this one; nothing was sent."""
-        self._refused.append(choice.target)
+        self._refused = [*self._refused, choice.target]
         if choice.is_paid:
             choice.standing.place.repeats.give_back()
         if choice.proves:
@@ -123,7 +124,7 @@ class Attempts:
             failed.should_retry = _should_retry(headers)
             self._set_aside(failed, headers, now_ns)
         routing.count_failure(choice.target, fault)
-        self._failed.append(failed)
+        self._failed = [*self._failed, failed]
         return failed
 
     def next(self, failed: Failed) -> Choice | None:
@@ -227,7 +228,7 @@ class Attempts:
         keyring = self._routing.keyring(target.provider)
         credential = None if keyring is None else keyring.choose(target.upstream_model, now_ns, [])
         choice = Choice(target, standing, credential)
-        if standing.breaker.state != "closed" or standing.place.breaker.state != "closed":
+        if standing.is_troubled:
             self._hold(choice)
         return choice
 

@@ -37,6 +37,7 @@ class Routing:
         self.draw = self._random.random
         self._balancer = Balancer(self.standings, self._random)
         self._keyrings: dict[str, Keyring] = {}
+        self.has_keyrings = False  # whether any provider has several credentials
         self.prober = Prober(self.standings, clock)
         self.standings.on_open = self.prober.watch
         self._failures = metrics.counter(
@@ -58,7 +59,7 @@ class Routing:
         for provider in known:
             if len(provider.credentials) > 1:
                 keyrings[provider.place] = self._keyring(provider)
-        self._keyrings = keyrings
+        self._keyrings, self.has_keyrings = keyrings, bool(keyrings)
 
     def rank(self, targets: list[Target]) -> list[Target]:
         """In the order in which they should be tried now."""
@@ -76,7 +77,7 @@ class Routing:
 
     def keyring(self, provider: Provider) -> Keyring | None:
         """The credentials of a provider that has several."""
-        return self._keyrings.get(provider.place) if self._keyrings else None
+        return self._keyrings.get(provider.place) if self.has_keyrings else None
 
     def snapshot(self) -> list[dict[str, Any]]:
         """How every target stands, for pages."""

@@ -46,7 +46,13 @@ class Standing:
 
     def succeeded(self, began_ns: int, now_ns: int) -> None:
         """The reply's head is there and good."""
-        self._observe(now_ns - began_ns, now_ns)
+        latency_ns = now_ns - began_ns
+        if latency_ns >= self.latency_ns:
+            self.latency_ns = float(latency_ns)
+        else:
+            weight = exp((self._seen_ns - now_ns) / _DECAY_NS)
+            self.latency_ns = self.latency_ns * weight + latency_ns * (1.0 - weight)
+        self._seen_ns = now_ns
         self.breaker.succeeded(began_ns, now_ns)
         self.place.breaker.succeeded(began_ns, now_ns)
 
@@ -54,14 +60,18 @@ class Standing:
         """An answer that says nothing about the target, but that its provider can be reached."""
         self.place.breaker.succeeded(began_ns, now_ns)
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether one of its breakers is not closed."""
+        return self.breaker.state != "closed" or self.place.breaker.state != "closed"
+
     def is_out(self, now_ns: int) -> bool:
         """Whether calls should go elsewhere, if they can."""
         if self.aside_until_ns > now_ns:
             return True
-        own, whole = self.breaker, self.place.breaker
-        if own.state == "closed" and whole.state == "closed":
+        if self.breaker.state == "closed" and self.place.breaker.state == "closed":
             return False
-        return own.is_out(now_ns) or whole.is_out(now_ns)
+        return self.breaker.is_out(now_ns) or self.place.breaker.is_out(now_ns)
 
     def score(self, weight: int) -> float:
         """Lower is better: the latency to expect, times the calls before this one in proportion to its weight."""
@@ -80,12 +90,3 @@ class Standing:
         if kept is None or len(kept) < min(least, _KEPT):
             return None
         return sorted(kept)[min(len(kept) - 1, int(len(kept) * percent / 100))]
-
-    def _observe(self, latency_ns: int, now_ns: int) -> None:
-        known = self.latency_ns
-        if latency_ns >= known:
-            self.latency_ns = float(latency_ns)
-        else:
-            weight = exp((self._seen_ns - now_ns) / _DECAY_NS)
-            self.latency_ns = known * weight + latency_ns * (1.0 - weight)
-        self._seen_ns = now_ns
