@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 
 import typer
@@ -60,11 +62,21 @@ def _root(
 
 def main() -> None:
     """Entry point of the `tidegate` command."""
+    _see_own_policies()
     wanted = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if sys.argv[1:] == ["--version"]:
         _root_version()
         return
     build(wanted)()
+
+
+def _see_own_policies() -> None:
+    """Modules of the working directory are found, whichever way the command is started; behind all others, so that
+    none of them is hidden."""
+    with contextlib.suppress(OSError):  # a directory that is gone
+        folder = os.getcwd()
+        if folder not in sys.path and "" not in sys.path:
+            sys.path.append(folder)
 
 
 def _root_version() -> None:

@@ -6,6 +6,7 @@ import orjson
 
 from gateway.call import Call
 from gateway.errors import BadUpstream, GatewayError, Header, Relayed, Unavailable, UpstreamTimedOut
+from gateway.providers.base import Provider
 from gateway.upstream.base import (
     ConnectFailed,
     ConnectTimeout,
@@ -23,21 +24,30 @@ _RETRY = frozenset((b"x-should-retry",))
 _WORDS = 300
 
 
-def explain(error: UpstreamError, provider: str) -> GatewayError:
+def titled(provider: Provider) -> str:
+    """What callers know an upstream as."""
+    return f"{'Worker' if provider.kind.name == 'http' else 'Provider'} '{provider.name}'"
+
+
+def explain(error: UpstreamError, provider: Provider) -> GatewayError:
     """The refusal that a failed exchange becomes; says whose fault it was and whether to try again."""
-    who = f"Provider '{provider}'"
+    who, is_worker = titled(provider), provider.kind.name == "http"
+
+    def bound(name: str) -> str:
+        return "timeout_s" if is_worker else f"timeouts.{name}"
+
     if isinstance(error, ConnectFailed):
         return Unavailable(f"{who} can't be reached. Retry; the operator can run `tidegate doctor`.", retry_after_s=1.0)
     if isinstance(error, PoolTimeout):
-        return Unavailable(f"All connections to provider '{provider}' are busy. Retry shortly.", retry_after_s=1.0)
+        return Unavailable(f"All connections to {who[0].lower()}{who[1:]} are busy. Retry shortly.", retry_after_s=1.0)
     if isinstance(error, ConnectTimeout):
-        return UpstreamTimedOut(f"{who} took too long to accept a connection (timeouts.connect_s).")
+        return UpstreamTimedOut(f"{who} took too long to accept a connection ({bound('connect_s')}).")
     if isinstance(error, FirstByteTimeout):
-        return UpstreamTimedOut(f"{who} took too long to begin its answer (timeouts.first_byte_s).")
+        return UpstreamTimedOut(f"{who} took too long to begin its answer ({bound('first_byte_s')}).")
     if isinstance(error, IdleTimeout):
-        return UpstreamTimedOut(f"{who} stopped sending in the middle of its answer (timeouts.idle_s).")
+        return UpstreamTimedOut(f"{who} stopped sending in the middle of its answer ({bound('idle_s')}).")
     if isinstance(error, TotalTimeout):
-        return UpstreamTimedOut(f"{who} did not finish its answer in time (timeouts.total_s).")
+        return UpstreamTimedOut(f"{who} did not finish its answer in time ({bound('total_s')}).")
     if isinstance(error, ProtocolError):
         return BadUpstream(f"{who} answered with something that is not valid HTTP.")
     return BadUpstream(f"{who} closed the connection before its answer was complete.", code="upstream_connection_lost")

@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.deadline import check, exceeded, told
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable, stream_event
-from gateway.failures import cut_short, disguised, explain
+from gateway.failures import cut_short, disguised, explain, titled
 from gateway.hedge import Sending, race
 from gateway.objects import ObjectWall
 from gateway.providers.base import Meter, Provider
@@ -266,7 +266,7 @@ class Forwarder:
 
     def _spoilt(self, call: Call, attempt: Attempt, error: UpstreamError) -> Spoilt:
         """An exchange that failed, as a row of the failure table and as an error for the caller."""
-        kind, provider = attempt.target.provider.kind.name, attempt.target.provider.name
+        kind, provider = attempt.target.provider.kind.name, attempt.target.provider
         fault, explained = of_error(kind, error), explain(error, provider)
         if attempt.is_stream and fault.name == "cut_body":
             fault = FAULTS[kind].get("cut_stream", fault)
@@ -322,7 +322,7 @@ class Forwarder:
             data = attempt.held
             call.upstream_ns += self._now_ns() - began_ns
         if found == "error" and gave_up(call, target, response.headers, data):
-            error = Unavailable(f"Provider '{target.provider.name}' is overloaded. Retry shortly.", retry_after_s=1.0)
+            error = Unavailable(f"{titled(target.provider)} is overloaded. Retry shortly.", retry_after_s=1.0)
             raise Spoilt(FAULTS[target.provider.kind.name]["overloaded"], error, Usage())
         if found == "nothing" and not data.strip():
             raise Spoilt(FAULTS[target.provider.kind.name]["cut_stream"], cut_short(target.provider.name), Usage())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from gateway.call import Call, Outcome
 
@@ -89,12 +90,27 @@ class Policy:
 
 
 class PolicyError(ValueError):
-    """A policy that can't be loaded or stands in the wrong place; `policy` and `key` name where."""
+    """A policy that can't be loaded or stands in the wrong place; `policy` and `key` name where.
 
-    def __init__(self, message: str, policy: str, key: str = "") -> None:
+    `unknown` are settings that it does not have, `faults` what pydantic found wrong with others.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        policy: str,
+        key: str = "",
+        *,
+        hint: str = "",
+        unknown: Sequence[str] = (),
+        faults: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
         self.policy = policy
         self.key = key
+        self.hint = hint
+        self.unknown = unknown
+        self.faults = faults
 
 
 def policy_class(name: str) -> type[Policy]:
@@ -102,19 +118,46 @@ def policy_class(name: str) -> type[Policy]:
     module_name, _, class_name = name.partition(":")
     if not class_name and "." not in module_name:
         module_name = f"policies.{module_name}"
+    module = _module(module_name, name)
+    if class_name:
+        return _named(_own(getattr(module, class_name, None), module_name, class_name, name), module_name)
+    for candidate in vars(module).values():
+        if _is_policy(candidate) and candidate.__module__ == module.__name__:
+            return _named(candidate, module_name)
+    raise PolicyError(f"module {module_name} defines no policy", name, hint=_HOW)
+
+
+_HOW = "a policy is a class that derives from gateway.policy.Policy"
+_WHERE = "modules are looked for in the working directory, in PYTHONPATH and among what is installed"
+
+
+def _module(module_name: str, name: str) -> ModuleType:
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise
-        raise PolicyError(f"there is no policy {name!r}", name) from None
-    found = [getattr(module, class_name, None)] if class_name else vars(module).values()
-    for candidate in found:
-        if isinstance(candidate, type) and issubclass(candidate, Policy) and candidate.__module__ == module.__name__:
-            if not candidate.name:
-                candidate.name = module_name.rpartition(".")[2]
-            return candidate
-    raise PolicyError(f"module {module_name} defines no policy", name)
+        if module_name.startswith("policies."):
+            raise PolicyError(f"there is no policy {name!r}", name) from None
+        raise PolicyError(f"module {error.name!r} of policy {name!r} can't be found", name, hint=_WHERE) from None
+
+
+def _own(found: object, module_name: str, class_name: str, name: str) -> type[Policy]:
+    if found is None:
+        raise PolicyError(f"module {module_name!r} has no class {class_name!r}", name)
+    if not _is_policy(found):
+        raise PolicyError(f"{name!r} is no policy", name, hint=_HOW)
+    return cast("type[Policy]", found)
+
+
+def _is_policy(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, Policy) and found is not Policy
+
+
+def _named(found: type[Policy], module_name: str) -> type[Policy]:
+    if not found.name:
+        found.name = module_name.rpartition(".")[2]
+    return found
 
 
 def known_settings(cls: type[Policy]) -> list[str]:
@@ -129,15 +172,17 @@ def build(name: str, settings: dict[str, Any]) -> Policy:
 
     cls = policy_class(name)
     unknown = [key for key in settings if key not in known_settings(cls)]
-    if unknown:
-        raise PolicyError(f"unknown setting {unknown[0]!r}", name, unknown[0])
+    rest = {key: value for key, value in settings.items() if key not in unknown}
+    faults: list[Mapping[str, Any]] = []
     try:
-        TypeAdapter(checked(cls, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))).validate_python(
-            settings
-        )
+        TypeAdapter(checked(cls, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))).validate_python(rest)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise PolicyError(f"{first['msg']}, found {first['input']!r}", name, ".".join(map(str, first["loc"]))) from None
+        faults += error.errors(include_url=False)
+    if unknown or faults:
+        told = [f"unknown setting {key!r}" for key in unknown]
+        told += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in faults]
+        key = unknown[0] if unknown else ".".join(map(str, faults[0]["loc"]))
+        raise PolicyError("; ".join(told), name, key, unknown=unknown, faults=faults)
     policy = cls(**settings)
     if cls.always_enforce and policy.mode == "observe":
         raise PolicyError("this policy always enforces: without it nobody is told apart", name, "mode")
@@ -147,9 +192,10 @@ def build(name: str, settings: dict[str, Any]) -> Policy:
 def check_order(policies: Sequence[Policy]) -> None:
     """Every name in a policy's `after` that is in the list must stand before it."""
     names = [p.name for p in policies]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise PolicyError(f"{name!r} stands twice in the list", name)
     for index, policy in enumerate(policies):
-        if policy.name in names[:index]:
-            raise PolicyError(f"{policy.name!r} stands twice in the list", policy.name)
         for earlier in policy.after:
             if earlier in names[index:]:
                 raise PolicyError(f"{policy.name!r} must come after {earlier!r}", policy.name)

@@ -87,7 +87,7 @@ def check(
         "policies": _pipeline(live),
         "providers": _providers(live),
         "models": _models(live),
-        "workers": {name: worker.base_url for name, worker in live.workers.items()},
+        "workers": {name: _shown_url(worker.base_url) for name, worker in live.workers.items()},
         "clients": {name: len(client.keys) for name, client in live.clients.items()},
         "warnings": list(loaded.warnings),
     }
@@ -109,6 +109,12 @@ def _check_database(settings: Settings, as_json: bool) -> None:
     if found:
         show_problems(ConfigError(found), as_json)
         raise typer.Exit(1)
+
+
+def _shown_url(base_url: str) -> str:
+    from gateway.config.effective import NO_ADDRESS
+
+    return base_url.replace(NO_ADDRESS, "the fake provider inside, ")
 
 
 def _name(loaded: Loaded) -> str | None:

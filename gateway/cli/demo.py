@@ -133,7 +133,7 @@ def _step(what: str, path: str, answer: httpx2.Response, said: str, began: float
 def _print(steps: list[dict[str, Any]], usage: list[dict[str, Any]], address: str) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print("[bold cyan]Tidegate demo[/]: a gateway of its own, the fake provider inside, no network\n")
     for number, step in enumerate(steps, 1):
         colour = "green" if step["status"] < 400 else "yellow"
@@ -144,9 +144,8 @@ def _print(steps: list[dict[str, Any]], usage: list[dict[str, Any]], address: st
     console.print("\n[bold]What the ledger has[/]")
     for row in usage:
         tokens = f"{row['input_tokens']} tokens in, {row['output_tokens']} out"
-        console.print(
-            f"   {row['model']}  {row['calls']} calls, {row['refused']} refused  {tokens}  ${row['cost_usd']}"
-        )
+        calls = "1 call" if row["calls"] == 1 else f"{row['calls']} calls"
+        console.print(f"   {row['model']}  {calls}, {row['refused']} refused  {tokens}  ${row['cost_usd']}")
     _lines(console, address)
 
 

@@ -1,17 +1,14 @@
-"""What must hold between tables: targets name providers, clients name tiers, names are unique, policies fit."""
+"""What must hold between tables: targets name providers, clients name tiers, names are unique."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from importlib.util import find_spec
-from pathlib import Path as FilePath
-from typing import Any
 
 from gateway.config.effective import KEY_VARIABLES
 from gateway.config.problems import Path, Problem, dotted
 from gateway.config.settings import Settings
-from gateway.config.translate import Place, shown
+from gateway.config.translate import Place
 from gateway.scopes import not_among, route_names
 
 
@@ -163,96 +160,3 @@ def _routes(routes: tuple[str, ...] | None, scoped: Path, place: Place) -> Itera
                 expected=f"of {', '.join(known)}",
                 hint=f"did you mean {meant!r}?" if meant else "",
             )
-
-
-def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]:
-    """Every policy of the list exists, takes its settings, and stands where its `after` allows."""
-    from gateway.policy import Policy, PolicyError, build, check_order, policy_class
-
-    problems: list[Problem] = []
-    built: list[Policy] = []
-    used: set[str] = set()
-    for index, entry in enumerate(settings.policies):
-        path: Path = ("policies", index)
-        try:
-            name = policy_class(entry).name
-        except PolicyError as error:
-            problems.append(_unknown_policy(str(error), entry, path, place))
-            continue
-        except Exception as error:
-            problems.append(place.problem(f"policy {entry!r} can't be imported: {error!r}", path))
-            continue
-        used.add(name)
-        try:
-            built.append(build(entry, dict(settings.policy.get(name, {}))))
-        except PolicyError as error:
-            problems.append(_bad_setting(error, name, entry, data, place))
-        except Exception as error:
-            problems.append(place.problem(f"policy {name!r} refuses its settings: {error}", ("policy", name)))
-    if not problems:
-        try:
-            if "identity" not in used:
-                raise PolicyError("the list lacks 'identity': without it nobody is told apart", "")
-            check_order(built)
-        except PolicyError as error:
-            problems.append(_misplaced(error, [policy.name for policy in built], place))
-    return [*problems, *_unused(settings, used, place)]
-
-
-def _misplaced(error: Any, names: list[str], place: Place) -> Problem:
-    path: Path = ("policies",)
-    if error.policy in names:
-        path = ("policies", len(names) - 1 - names[::-1].index(error.policy))  # of one that stands twice, the second
-    return place.problem(str(error), path, hint="the list is the order in which a call is decided")
-
-
-def _unknown_policy(message: str, entry: str, path: Path, place: Place) -> Problem:
-    known = builtin_policies()
-    return place.problem(
-        message,
-        path,
-        expected=f'one of {", ".join(known)}, or "package.module:Class" for one of your own',
-        hint=near(entry, known),
-    )
-
-
-def _bad_setting(error: Any, name: str, entry: str, data: Any, place: Place) -> Problem:
-    from gateway.policy import known_settings, policy_class
-
-    known = known_settings(policy_class(entry))
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in error.key.split(".") if part]
-    path: Path = ("policy", name, *parts)
-    if parts and parts[0] not in known:
-        return place.problem(
-            f"unknown key {error.key!r} in [policy.{name}]",
-            path,
-            value=False,
-            expected=f"one of {', '.join(known)}",
-            hint=near(error.key, known),
-        )
-    message, told, _ = str(error).rpartition(", found ")
-    if not told:
-        return place.problem(str(error), path, found=shown(path, data))
-    expected = message.removeprefix("Input should be ").replace("'", '"')
-    return place.problem(f"value of {dotted(path)} is not right", path, found=shown(path, data), expected=expected)
-
-
-def _unused(settings: Settings, used: set[str], place: Place) -> Iterator[Problem]:
-    known = builtin_policies()
-    for name in settings.policy:
-        if name not in used and name not in known:
-            yield place.problem(
-                f"[policy.{name}] is for a policy that is not in the list",
-                ("policy", name),
-                value=False,
-                expected=f"one of {', '.join(sorted(used | set(known)))}",
-                hint=near(name, [*used, *known]),
-            )
-
-
-def builtin_policies() -> list[str]:
-    """Names of the rules that come with the gateway, one a file."""
-    package = find_spec("policies")  # by its name: the gateway imports no policy but those of the list
-    folders = (package.submodule_search_locations if package is not None else None) or []
-    files = (file for folder in folders for file in FilePath(folder).glob("*.py"))
-    return sorted(file.stem for file in files if not file.stem.startswith("_"))

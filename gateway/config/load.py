@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -11,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.check import check_policies, cross_check
+from gateway.config.check import cross_check
 from gateway.config.display import leaves
 from gateway.config.effective import effective
 from gateway.config.expand import Expansion
 from gateway.config.files import resolved, with_secrets
 from gateway.config.layers import Layers, get, has, put
+from gateway.config.policies import check_policies
 from gateway.config.problems import ConfigError, Path, Problem, dotted
 from gateway.config.remarks import remarks
 from gateway.config.settings import Settings
@@ -25,6 +27,7 @@ from gateway.config.translate import Place, translate
 
 FILE_NAME = "gateway.toml"
 PATH_VARIABLE = "TIDEGATE_CONFIG"
+_NAMED = ("providers", "models", "workers", "tiers", "pools")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def load(
     layers.add_flags(flags or {})
     place = Place(source, layers)
     problems += layers.problems
-    settings = _validated(layers, place, problems)
+    settings = _validated(layers, place, problems, env)
     folder = FilePath.cwd() if found is None else found.absolute().parent
     settings = resolved(settings, layers, folder)
     settings, warnings = with_secrets(settings, place, problems)
@@ -114,7 +117,7 @@ def find(path: FilePath | None, env: Mapping[str, str]) -> FilePath | None:
     return named
 
 
-def _validated(layers: Layers, place: Place, problems: list[Problem]) -> Settings:
+def _validated(layers: Layers, place: Place, problems: list[Problem], env: Mapping[str, str]) -> Settings:
     """Raises ConfigError, together with the problems found so far."""
     for _ in range(2):
         try:
@@ -129,7 +132,31 @@ def _validated(layers: Layers, place: Place, problems: list[Problem]) -> Setting
     unset = {(problem.table, problem.key) for problem in problems}
     found = [translate(error, layers.data, place) for error in errors]
     found = [problem for problem in found if (problem.table, problem.key) not in unset]
-    raise ConfigError([*problems, *found, *_policy_problems(layers.data, errors, place)])
+    more = [*_policy_problems(layers.data, errors, place), *_between(layers, errors, place, env)]
+    raise ConfigError([*problems, *found, *more])
+
+
+def _between(layers: Layers, errors: list[Any], place: Place, env: Mapping[str, str]) -> list[Problem]:
+    """What is wrong between tables, where single settings are wrong as well: looked at without those. None where whole
+    tables would have to go, since others may name them."""
+    data = deepcopy(layers.data)
+    for error in errors:
+        path = _without_entries(tuple(part for part in error["loc"] if part != "[key]"))
+        if error["type"] == "missing" or len(path) < 2 or (len(path) == 2 and path[0] in _NAMED):
+            return []
+        if has(data, path):
+            del get(data, path[:-1])[path[-1]]
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError:
+        return []
+    return cross_check(settings, effective(settings, env), place)
+
+
+def _without_entries(path: Path) -> Path:
+    """Up to the first list: its other entries would move up."""
+    numbers = [index for index, part in enumerate(path) if isinstance(part, int)]
+    return path[: numbers[0]] if numbers else path
 
 
 def _policy_problems(data: dict[str, Any], errors: list[Any], place: Place) -> list[Problem]:

@@ -15,6 +15,8 @@ Path = tuple[str | int, ...]
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_WORD = re.compile(r"key|secret|token|passw|pepper|hash|auth|cookie|credential", re.IGNORECASE)
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
+_BARE_VALUE = re.compile(r"(\s*[^=#]+?\s*=\s*)([^\s\"'\[{#][^#]*?)(\s*(?:#.*)?)")
+_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]+)?")
 _TOKENS_OF_OURS = re.compile(r"tokens", re.IGNORECASE)  # counts of tokens are no secrets
 
 
@@ -124,6 +126,9 @@ def blacked_out(line: str) -> str:
             return text
         return text[0] + "*" * (len(text) - 2) + text[-1]
 
+    bare = _BARE_VALUE.fullmatch(line)
+    if bare is not None and bare[2] not in ("true", "false") and not _NUMBER.fullmatch(bare[2]):
+        return bare[1] + "*" * len(bare[2]) + bare[3]  # a credential whose quotes were forgotten
     return _QUOTED.sub(hide, line)
 
 

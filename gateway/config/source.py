@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from ast import literal_eval
 from bisect import bisect_right
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.config.problems import ConfigError, Path, Problem, blacked_out
+from gateway.config.problems import ConfigError, Path, Problem, blacked_out, dotted, sounds_secret
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
@@ -21,6 +22,8 @@ _STRING = re.compile(
 )  # a multi-line string may end in up to two quotes more
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 _AT = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)$")
+_TUPLE = re.compile(r"\((?:'[^']*'(?:, )?|\"[^\"]*\"(?:, )?)+,?\)")
+_UNQUOTED = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*=\s*([^\s\"'\[{#][^\"'#]*?)\s*(?:#.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +97,23 @@ class Source:
 
     def _syntax(self, message: str) -> Problem:
         found = _AT.search(message)
-        text = message[: found.start()].strip() if found else message
+        text = _in_toml(message[: found.start()].strip() if found else message)
         hint = _syntax_hint(text)
         if found is None or found[1] is None:
             last = len(self.text.rstrip())
             return Problem(f"not valid TOML: {text} (the file ends too early)", hint=hint, **self._spot(last, last + 1))
         start = self._starts[int(found[1]) - 1] + int(found[2]) - 1
+        line = self.text[self._starts[int(found[1]) - 1] :].partition("\n")[0]
+        unquoted = _UNQUOTED.fullmatch(line)
+        if unquoted is not None and ("newline" in text or text.startswith("Invalid value")):
+            value = "..." if sounds_secret(line) else unquoted[2]
+            hint = f'text needs quotes: {unquoted[1]} = "{value}"'
         return Problem(f"not valid TOML: {text}", hint=hint, **self._spot(start, start + 1))
+
+
+def _in_toml(message: str) -> str:
+    """Tables as TOML writes them, not as Python does: [server], not ('server',)."""
+    return _TUPLE.sub(lambda found: f"[{dotted(literal_eval(found[0]))}]", message)
 
 
 def _syntax_hint(message: str) -> str:

@@ -24,6 +24,13 @@ _EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
+    "decimal_type": "a number",
+    "decimal_parsing": "a number",
+    "bool_parsing": "true or false",
+    "list_type": 'a list, such as ["a", "b"]',
+    "sequence_type": 'a list, such as ["a", "b"]',
+    "mapping_type": "a table",
     "bool_type": "true or false",
     "tuple_type": 'a list, such as ["a", "b"]',
     "dict_type": "a table",
@@ -71,8 +78,8 @@ def translate(error: Mapping[str, Any], data: Any, place: Place) -> Problem:
         path,
         value=not about_name,
         found=found,
-        expected=_expected(kind, context, error["msg"]),
-        hint=_nearest_choice(kind, context, path, data),
+        expected=expected_of(kind, context, error["msg"]),
+        hint=nearest_choice(kind, context, path, data),
     )
 
 
@@ -100,7 +107,8 @@ def _home_of(name: str, table: Path) -> str:
     return ""
 
 
-def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+def expected_of(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """What would be right instead, in words that know nothing of Python; the three are pydantic's."""
     if kind == "wrong":
         return str(context["expected"])
     if kind == "literal_error":
@@ -110,10 +118,14 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     if kind in bounds:
         limit = next(iter(context.values()))
         return f"a number {bounds[kind]} {limit}"
-    return _EXPECTED.get(kind, message[:1].lower() + message[1:])
+    if kind == "is_instance_of" and context.get("class") in ("Sequence", "tuple", "list"):
+        kind = "tuple_type"
+    text = message.removeprefix("Value error, ").removeprefix("Input should be ").replace("'", '"')
+    return _EXPECTED.get(kind, text[:1].lower() + text[1:])
 
 
-def _nearest_choice(kind: str, context: Mapping[str, Any], path: Path, data: Any) -> str:
+def nearest_choice(kind: str, context: Mapping[str, Any], path: Path, data: Any) -> str:
+    """A "did you mean" for a value that has to be one of a few."""
     if kind != "literal_error":
         return ""
     choices = [choice.strip("' ") for choice in str(context["expected"]).replace(" or ", ",").split(",")]

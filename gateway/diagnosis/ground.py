@@ -26,7 +26,7 @@ def _data_dir(data_dir: Path) -> Iterator[Finding]:
     while not place.exists() and place != place.parent:
         place = place.parent
     if place != data_dir:
-        able = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        able = _can_hold_a_folder(place)
         yield (
             Finding("ok", "data directory", f"{data_dir} will be made at the first start")
             if able
@@ -48,6 +48,15 @@ def _data_dir(data_dir: Path) -> Iterator[Finding]:
         yield Finding("ok", "data directory", f"{data_dir} is writable, {free // 2**30} GiB free")
     if data_dir.stat().st_mode & 0o007:
         yield Finding("warn", "data directory", f"{data_dir} is open to every user", f"chmod 700 {data_dir}")
+
+
+def _can_hold_a_folder(place: Path) -> bool:
+    """Tried, since some file systems let nobody write, whatever the modes say."""
+    try:
+        with tempfile.TemporaryDirectory(dir=place):
+            return True
+    except OSError:
+        return False
 
 
 def _databases(data_dir: Path) -> Iterator[Finding]:

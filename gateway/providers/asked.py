@@ -22,6 +22,12 @@ Copies = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
+_TYPE = re.compile(r"`([^`]*)`")
+#: JSON's words for what msgspec calls by Python's.
+_TYPES = {
+    "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "an array",
+    "object": "an object", "null": "null",
+}  # fmt: skip
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -127,7 +133,7 @@ def read(body: Any, shape: type[Shape]) -> Shape:
 def _refuse(message: str) -> NoReturn:
     found = _AT.fullmatch(message)
     what, where = (found["what"], found["where"]) if found is not None else (message, None)
-    what = what.replace("`", "'").replace(" | null", "")
+    what = _TYPE.sub(lambda word: _TYPES.get(word[1], f"'{word[1]}'"), what.replace(" | null", ""))
     raise BadRequest(f"Invalid value for '{where or 'body'}': {what[:1].lower()}{what[1:]}.", param=where) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -58,7 +59,7 @@ class Records:
 
     def __init__(self, data_dir: Path, options: Options, clock: Clock, pepper_file: Path | None) -> None:
         """Blocks; use `open`."""
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(data_dir)
         self.data_dir = data_dir
         self._options = options
         self._clock = clock
@@ -178,6 +179,17 @@ class Records:
 
 def _nothing(_org: str) -> None:
     return
+
+
+def _make(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_dir):
+            pass
+    except OSError as error:
+        raise RecordsError(
+            f"data directory {data_dir} can't be used: {error.strerror}. Choose another data_dir"
+        ) from None
 
 
 def _database(path: Path, options: Options) -> Database:

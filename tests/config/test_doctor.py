@@ -285,7 +285,7 @@ async def test_a_running_gateway_is_recognised_and_a_stranger_too(look):
     async with upstream(body='{"name": "tidegate", "version": "9"}') as one:
         found = await look("", listen=f"127.0.0.1:{one.port}")
         assert [asked.split(" http")[0] for asked in one.asked] == ["get /", "get /readyz"]
-    assert found["running gateway"][0].status == "ok"
+    assert found["running gateway"][0].status == "warn"
     async with upstream(body='{"name": "else"}') as one:
         found = await look("", listen=f"127.0.0.1:{one.port}")
     assert found["running gateway"][0].status == "fail"

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.config import Settings, effective, load
-from gateway.config.check import builtin_policies
+from gateway.config.policies import builtin_policies
 from gateway.config.settings import DEFAULT_POLICIES
 from gateway.policy import policy_class
 

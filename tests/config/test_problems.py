@@ -137,7 +137,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(problems):
         ('["identity", "access", "access"]', 1, "stands twice", "order"),
         ('["access"]', 1, "lacks 'identity'", "order"),
         ("[]", 1, "lacks 'identity'", "order"),
-        ('["identity",\n"json:JSONDecoder"]', 2, "defines no policy", ""),
+        ('["identity",\n"json:JSONDecoder"]', 2, "is no policy", ""),
     ],
 )
 def test_the_list_of_policies_is_checked(problems, policies, line, message, hint):

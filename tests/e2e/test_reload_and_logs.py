@@ -14,6 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gateway.app import Gateway
+from gateway.config import load
+from gateway.directory import DirectoryError
+
 BAD = '[server]\nlistn = "127.0.0.1:1"\n'
 CHAT = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -91,17 +97,22 @@ def test_what_waits_for_a_restart_is_told_at_every_reload(start: Any) -> None:
     assert server.tidegate("reload", "--json")["needs_restart"] == []
 
 
-def test_a_refused_reload_leaves_nothing_of_itself(start: Any) -> None:
-    """Prices too, which are made before the clients are found wrong."""
-    server = start()
-    body = {**CHAT, "max_tokens": 1}
-    cost = server.request("POST", "/v1/chat/completions", body)[1]["x-tidegate-cost"]
-    server.config.write_text('[clients.default]\n[prices."demo-small"]\ninput = 1000000\n')
-    assert server.command("reload", "--data-dir", str(server.folder / "data")).returncode == 1
-    assert server.request("POST", "/v1/chat/completions", body)[1]["x-tidegate-cost"] == cost
-    server.config.write_text("[clients.new]\n")
-    server.tidegate("reload", "--json")
-    assert server.request("POST", "/v1/chat/completions", body)[1]["x-tidegate-cost"] == cost
+async def test_a_refused_reload_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    """What belongs to the gateway is set before the clients are found wrong."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(f'[server]\ndata_dir = "{tmp_path / "data"}"\n')
+    keys = {"TIDEGATE_ADMIN_KEY": "tg-0123456789-admin", "TIDEGATE_CLIENT_KEY": "tg-0123456789-client"}
+    gateway = Gateway(load(path, {}, {}), keys)
+    await gateway.open()
+    try:
+        before = gateway.scheduler.http_wait_cap_s, gateway.orgs
+        clash = "[clients.default]\n[orgs.a]\nbudget = { day_usd = 1 }\n"
+        path.write_text(f'[server]\ndata_dir = "{tmp_path / "data"}"\nhttp_wait_cap_s = 7\n{clash}')
+        with pytest.raises(DirectoryError, match=r"stands in gateway\.toml and in the database"):
+            await gateway.reload()
+        assert (gateway.scheduler.http_wait_cap_s, gateway.orgs) == before
+    finally:
+        await gateway.aclose()
 
 
 def test_a_gateway_that_does_not_answer_is_told(start: Any) -> None:
