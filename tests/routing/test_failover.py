@@ -93,9 +93,14 @@ async def test_targets_without_room_are_skipped(stand: Any, monkeypatch: pytest.
     assert [fake.stats.calls for fake in one.fakes] == [1, 0, 1]
 
 
+def states_of(one: Any) -> dict[tuple[str, str], str]:
+    return {(row["provider"], row["model"]): row["state"] for row in one.gateway.routing.snapshot()}
+
+
 async def test_an_open_breaker_sends_calls_elsewhere_and_closes_again(stand: Any) -> None:
-    rules = "[breaker]\nconsecutive_failures = 3\nopen_s = 0.3\nclose_after = 2\nprobe_every_s = 5\n"
+    rules = "[breaker]\nconsecutive_failures = 3\nopen_s = 30\nclose_after = 2\nprobe_every_s = 60\n"
     one = await stand(rules, providers=2)
+    place = one.gateway.routing.standings._places
     one.fakes[0].set_plan([{"fake": "status=500"}])
     for _ in range(3):
         assert (await one.chat()).status_code == 200
@@ -104,17 +109,17 @@ async def test_an_open_breaker_sends_calls_elsewhere_and_closes_again(stand: Any
     answers = await asyncio.gather(*(one.chat() for _ in range(20)))
     assert all("x-tidegate-attempts" not in answer.headers for answer in answers)
     assert one.fakes[0].stats.calls == came
-    states = {(row["provider"], row["model"]): row["state"] for row in one.gateway.routing.snapshot()}
-    assert states["f0", "demo-small"] == "open"
+    assert states_of(one)["f0", "demo-small"] == "open"
     page = one.gateway.metrics.render()[0].decode()
     assert 'tidegate_breaker_state{model="demo-small",provider="f0"} 1.0' in page
 
-    await asyncio.sleep(0.35)
+    place["f0"].standings["demo-small"].breaker.reopens_ns = 0  # the time is up
     one.fakes[0].set_plan([{"fake": "status=500; latency-ms=100"}])
     answers = await asyncio.gather(*(one.chat() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert one.fakes[0].stats.calls == came + 1  # half-open: one call at a time
-    await asyncio.sleep(0.65)  # twice as long
+    assert states_of(one)["f0", "demo-small"] == "open"
+    place["f0"].standings["demo-small"].breaker.reopens_ns = 0
     one.fakes[0].set_plan([])
     for _ in range(3):
         assert (await one.chat()).status_code == 200
