@@ -39,11 +39,11 @@ quota = { requests = [], concurrent = 12 }
 [[clients.busy.keys]]
 secret = "tg-busy-secret-key"
 """
-#: Answers of every sort: at once, late, in pieces, streamed, on connections that close so that others must be made.
+#: Answers of every sort, some without an end, some on connections that close, so that others must be made.
 FAKES = (
     "", "close", "latency-ms=1", "latency-ms=2; close", "slice=200", "slice=50; close", "chunk-bytes=60; chunks=8",
     "chunk-ms=1; chunks=4", "chunk-ms=2; chunks=10", "chunk-ms=3; chunks=6; close", "latency-ms=3; chunk-ms=1",
-    "status=500; should-retry=false",
+    "status=500; should-retry=false", "stall=after:2; chunks=6", "stall=body", "halfopen",
 )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ async def test_work_whose_deadline_has_passed_is_never_sent(stand: Any) -> None:
     answer = await one.chat(headers={"x-tidegate-deadline": "tomorrow"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-tidegate-deadline")
     assert one.fakes[0].stats.calls == 0
+    assert {row.attempts for row in (await one.rows()).values()} == {0}  # nothing was even about to be sent
     assert (await one.chat(headers=at(30))).status_code == 200
 
 
