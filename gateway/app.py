@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapp
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from gateway import logs
 from gateway.answers import Answer, Answers
@@ -46,6 +47,7 @@ from gateway.routing.routing import Routing
 from gateway.routing.rules import Rules
 from gateway.runs import Runs
 from gateway.scheduler import Scheduler
+from gateway.server.paths import within
 from gateway.state.journal import Journal
 from gateway.state.memory import MemoryStore
 from gateway.state.store import Store
@@ -105,6 +107,7 @@ class Gateway:
 
         settings = effective(self.loaded.settings, self._env)
         self._started = settings
+        self._prefix = settings.server.root_path.encode()
         server, records = settings.server, settings.records
         self.time_zone = records.time_zone
         options = Options(records.durability, records.retention_days).with_journal(records.journal)
@@ -162,6 +165,9 @@ class Gateway:
         self._control: Callable[..., Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and self._prefix:  # our own protocol has taken it off already
+            raw_path = within(scope.get("raw_path", b""), self._prefix)
+            scope = {**scope, "raw_path": raw_path, "path": unquote(raw_path.decode("latin-1"))}
         if scope["type"] != "http":
             await self._other(scope, receive, send)
         elif scope.get("raw_path", b"") in PAGES:

@@ -57,7 +57,14 @@ def assemble(settings: Settings, gate: Gate, clients: Clients) -> tuple[Live, Cl
     )
     resolver = Resolver(catalog, everything, dict(KINDS), prices)
     pipeline = Pipeline(policies(settings, gate), gate.store, gate.metrics, gate.scheduler)
-    live = Live(resolver, pipeline, settings.server.body_limit, _trust(settings.server.trusted_proxies), settings.demo)
+    live = Live(
+        resolver,
+        pipeline,
+        settings.server.body_limit,
+        _trust(settings.server.trusted_proxies),
+        settings.demo,
+        prefix=settings.server.root_path.encode(),
+    )
     return live, kept
 
 

@@ -18,6 +18,7 @@ class Live:
     body_limit: int  # bytes
     trusted: Callable[[str], bool]  # peers whose x-forwarded-* is believed
     demo: bool = False
+    prefix: bytes = b""  # of our public address, in front of every path
     calls: int = 0
     on_idle: Callable[[], None] | None = None  # set when another configuration took over
 

@@ -261,7 +261,7 @@ class Proxy:
         if match.route.objects and call.method == "GET" and not call.object_id:
             outgoing.rewrite = OwnPages(self._wall, call, target.provider, headers(target.provider)).filter
         if match.route.name == "message_batches" and match.rest != "results":
-            outgoing.rewrite = partial(_own_links, call, live.trusted(call.peer), outgoing.rewrite)
+            outgoing.rewrite = partial(_own_links, call, live, outgoing.rewrite)
         return outgoing
 
     async def _answer(self, call: Call, reply: Reply, down: Downstream) -> None:
@@ -302,10 +302,9 @@ def _is_kept(call: Call, inbound: Inbound) -> bool:
     return may and inbound.length is not None and inbound.length <= KEPT_BYTES
 
 
-async def _own_links(
-    call: Call, is_trusted: bool, rewrite: Callable[[bytes], Awaitable[bytes]] | None, body: bytes
-) -> bytes:
-    return relinked(call, body if rewrite is None else await rewrite(body), is_trusted)
+async def _own_links(call: Call, live: Live, rewrite: Callable[[bytes], Awaitable[bytes]] | None, body: bytes) -> bytes:
+    body = body if rewrite is None else await rewrite(body)
+    return relinked(call, body, is_trusted=live.trusted(call.peer), prefix=live.prefix)
 
 
 def _check_size(call: Call, length: int | None) -> None:

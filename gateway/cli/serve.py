@@ -134,6 +134,7 @@ def _server(gateway: Gateway, loaded: Loaded) -> Server:
         min_read_rate=loaded.settings.overload.min_read_rate,
         max_unsent_bytes=loaded.settings.overload.unsent_limit,
         max_headers=settings.max_headers,
+        prefix=settings.root_path,
         max_header_bytes=settings.max_header_bytes,
         max_connections_per_address=settings.max_connections_per_address,
         # one address speaks for many behind a proxy
@@ -150,7 +151,6 @@ def _server(gateway: Gateway, loaded: Loaded) -> Server:
         proxy_headers=False,
         server_header=False,
         backlog=4096,
-        root_path=settings.root_path,
         timeout_keep_alive=int(settings.keep_alive_s),
     )
     return Server(config, gateway, settings.drain_s, settings.drain_accept_s)

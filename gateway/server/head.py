@@ -10,7 +10,7 @@ credential), and a request costs one look-up a line.
 
 from typing import Any, NamedTuple
 
-from gateway.server.paths import UNRESERVED, check_host, origin_form
+from gateway.server.paths import UNRESERVED, check_host, origin_form, within
 from gateway.server.refusal import BadFraming, BadTarget, Refusal
 
 METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -79,7 +79,8 @@ class HeadReader:
     remembered_lines = 1_024
     longest_remembered = 256
 
-    def __init__(self, max_headers: int, max_target_bytes: int, max_body_bytes: int) -> None:
+    def __init__(self, max_headers: int, max_target_bytes: int, max_body_bytes: int, prefix: bytes = b"") -> None:
+        self.prefix = prefix
         self.max_headers = max_headers
         self.max_target_bytes = max_target_bytes
         self.max_body_bytes = max_body_bytes
@@ -109,6 +110,7 @@ class HeadReader:
         self._frame(head, fields)
         if path is None:
             path, head.query = origin_form(target, fields.get(b"host"))
+            path = within(path, self.prefix)
         head.path = path
         return head
 
@@ -125,6 +127,7 @@ class HeadReader:
         if len(target) > self.max_target_bytes:
             raise target_too_long(self.max_target_bytes)
         path, query = origin_form(target, None) if target[:1] == b"/" else (None, b"")
+        path = None if path is None else within(path, self.prefix)
         line = RequestLine(name, minor, target, path, query)
         if not query and path is not None and len(raw) <= self.longest_remembered:
             if len(self._first_lines) >= self.remembered_lines:

@@ -31,6 +31,8 @@ class WireLimits:
 
     `max_connections_per_address` counts an IPv6 client by its /64; 0 switches it off. Peers in `uncapped` are not
     counted: by default loopback, since there it is a reverse proxy or a load tester, which speaks for many clients.
+
+    `prefix` ("/ai") is taken off paths that begin with it; a proxy may have done so already.
     """
 
     header_timeout_s: float = 10.0
@@ -48,6 +50,7 @@ class WireLimits:
     held_body_bytes: int = 65_536
     drained_body_bytes: int = 262_144
     max_connections_per_address: int = 1_024
+    prefix: str = ""
     uncapped: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
 
     def __post_init__(self) -> None:
@@ -58,7 +61,7 @@ class WireLimits:
         """
         for name in self.__slots__:
             value = getattr(self, name)
-            if name == "uncapped":
+            if name in ("uncapped", "prefix"):
                 continue
             if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 raise ValueError(f"WireLimits.{name} is {value}: it must be above zero")

@@ -37,6 +37,14 @@ def canonical(raw_path: bytes) -> bytes:
     return path
 
 
+def within(path: bytes, prefix: bytes) -> bytes:
+    """The path behind a prefix that the public address has in front of it; as it is, where a proxy took that off."""
+    if not prefix or not path.startswith(prefix):
+        return path
+    rest = path[len(prefix) :]
+    return b"/" if not rest else rest if rest[:1] == b"/" else path
+
+
 def _check_dots(path: bytes) -> None:
     """Refuse dot segments, also with path parameters behind the dots ("/..;x/", which some servers strip first)."""
     for segment in path.split(b"/"):

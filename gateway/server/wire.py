@@ -41,7 +41,9 @@ class Wire:
         self.root_path = config.root_path
         self.limit_concurrency = config.limit_concurrency
         self.asgi = {"version": config.asgi_version, "spec_version": "2.3"}
-        self.reader = HeadReader(limits.max_headers, limits.max_target_bytes, limits.max_body_bytes)
+        self.reader = HeadReader(
+            limits.max_headers, limits.max_target_bytes, limits.max_body_bytes, limits.prefix.encode()
+        )
         self.responses = ResponseHeads()
         self.peers = Peers(limits.max_connections_per_address, limits.uncapped)
         shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s)

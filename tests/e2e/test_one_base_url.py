@@ -84,3 +84,21 @@ def test_message_batches_by_the_sdk(gateway: Any, tmp_path: Any) -> None:
             assert batches.cancel(other.id).processing_status == "canceling"
             assert batches.retrieve(other.id).request_counts.canceled == 1
             assert batches.delete(other.id).type == "message_batch_deleted"
+
+
+@pytest.mark.parametrize("protocol", ["native", "httptools"])
+def test_a_path_prefix_may_be_taken_off_by_a_proxy_or_not(start: Any, protocol: str) -> None:
+    server = start('[server]\nroot_path = "/ai"\n', protocol=protocol)
+    for prefix in ("/ai", ""):
+        for path in ("/", "/livez", "/v1/models", "/models", "/v1/v1/models"):
+            assert server.request("GET", prefix + path)[0] == 200, prefix + path
+        assert server.request("POST", f"{prefix}/v1/chat/completions", CHAT)[0] == 200
+        assert server.request("GET", f"{prefix}/nothing")[0] == 404
+    assert server.request("GET", "/air/v1/models")[0] == 404
+    with Anthropic(base_url=f"{server.address}/ai", api_key="tg-test-client-key", max_retries=0) as anthropic:
+        params: Any = {"max_tokens": 8, **CHAT}
+        made = anthropic.messages.batches.create(requests=[{"custom_id": "x", "params": params}])
+        url = anthropic.messages.batches.retrieve(made.id).results_url
+        assert url == f"{server.address}/ai/v1/messages/batches/{made.id}/results"
+        assert len(list(anthropic.messages.batches.results(made.id))) == 1
+    assert {row["path"] for row in server.calls() if row["route"] == "chat"} == {"/v1/chat/completions"}
