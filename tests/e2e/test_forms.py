@@ -159,7 +159,9 @@ def test_images_edited_are_counted_by_the_forms_fields(
     image, asked = ("image", b"x" * 100_000, "a.png"), [("n", "3"), ("size", "256x256")]
     parts = [("model", "dall-e-2"), image, *asked] if late else [("model", "dall-e-2"), *asked, image]
     _, headers, _ = send(server, form(*parts), "/v1/images/edits")
-    attempts = server.tidegate("usage", "--call", headers["x-request-id"], "--json", "--config", str(server.config))
+    attempts = server.tidegate("usage", "--call", headers["x-request-id"], "--json", "--config", str(server.config))[
+        "attempts"
+    ]
     assert attempts[0]["units"]["image:256x256:standard"] == 3, attempts
     assert send(server, form(("n", "1"), ("n", "9"), image), "/v1/images/edits")[0] == 400
 
