@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from random import Random
+from typing import Any
 
 from gateway.errors import Header
 
@@ -49,6 +50,11 @@ class Credential:
         if len(self.aside_until_ns) >= 256:
             self.aside_until_ns.clear()
         self.aside_until_ns[model] = max(until_ns, self.aside_until_ns.get(model, 0))
+
+    def shown(self, now_ns: int) -> dict[str, Any]:
+        """How it stands, for pages; nothing of the key itself."""
+        rests_s = max([0, *(until_ns - now_ns for until_ns in self.aside_until_ns.values())]) / 1e9
+        return {"outstanding": self.outstanding, "rests_s": round(rests_s, 3)}
 
     def learn(self, headers: list[Header], model: str, now_ns: int, wall_ns: int) -> None:
         """A limit of which nothing is left puts it aside until that limit is whole again."""

@@ -54,6 +54,7 @@ class Routing:
         self.rules = rules
         self.standings.rule(rules)
         known = list(providers)
+        self.standings.keep({provider.place for provider in known})
         self.prober.configure(rules.breaker, known)
         keyrings = {}
         for provider in known:
@@ -81,7 +82,12 @@ class Routing:
 
     def snapshot(self) -> list[dict[str, Any]]:
         """How every target stands, for pages."""
-        return self.standings.snapshot()
+        rows, now_ns = self.standings.snapshot(), self.now_ns()
+        for row in rows:
+            keyring = None if row["model"] else self._keyrings.get(row["provider"])
+            if keyring is not None:
+                row["keys"] = [one.shown(now_ns) for one in keyring.credentials]
+        return rows
 
     def count_failure(self, target: Target, fault: Fault) -> None:
         """For the metrics."""

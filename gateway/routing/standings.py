@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway.clock import Clock
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Wildcards make as many upstream models as clients can think of: of idle, healthy ones so many a provider are kept.
 MOST_MODELS = 1024
+
+#: What paths without a model (files, batches) count under; "" is the provider as a whole.
+NO_MODEL = "(no model)"
 
 _LEVELS = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
@@ -46,7 +49,7 @@ class Standings:
 
     def of(self, target: Target) -> Standing:
         """The standing of a target, made where there was none."""
-        name, model = target.provider.place, target.upstream_model
+        name, model = target.provider.place, target.upstream_model or NO_MODEL
         place = self._places.get(name)
         if place is None:
             place = self._places[name] = self._place(name)
@@ -60,6 +63,10 @@ class Standings:
             breaker.rule(rules.breaker)
         for place in self._places.values():
             place.repeats.share = rules.retry.budget_percent / 100
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forgets the providers that are no longer configured."""
+        self._places = {name: place for name, place in self._places.items() if name in names}
 
     def open_breakers(self, provider: str) -> list[Breaker]:
         """Those of one provider that let nothing pass now."""

@@ -151,6 +151,26 @@ async def test_breakers_outlive_a_reload(stand: Any) -> None:
     assert one.fakes[0].stats.calls == came
 
 
+async def test_paths_without_a_model_stand_by_themselves(stand: Any) -> None:
+    one = await stand("[breaker]\nconsecutive_failures = 2\n")
+    one.fakes[0].set_plan([{"path": "/v1/files*", "fake": "status=500"}])
+    for _ in range(2):
+        await one.client.get("/v1/files")
+    assert states_of(one) == {("f0", ""): "closed", ("f0", "(no model)"): "open"}
+    assert (await one.chat()).status_code == 200
+
+
+async def test_a_provider_that_is_gone_is_forgotten(stand: Any) -> None:
+    one = await stand(providers=2)
+    one.fakes[0].set_plan([{"fake": "status=500"}])
+    await one.chat()
+    path = one.folder / "gateway.toml"
+    path.write_text(path.read_text().replace('"f0/demo-small", ', "").replace("[providers.f0]", "[providers.f2]"))
+    await one.gateway.reload()
+    assert set(states_of(one)) == {("f1", ""), ("f1", "demo-small")}
+    assert (await one.chat()).status_code == 200
+
+
 async def test_equal_targets_share_the_load_and_one_takes_over(stand: Any) -> None:
     equal = '{ to = "f0/demo-small", weight = 3 }, { to = "f1/demo-small", weight = 1 }'
     one = await stand(CALM, providers=2, targets=equal, latency_ms=20)
@@ -183,6 +203,9 @@ async def test_several_keys_share_and_stand_in_for_each_other(stand: Any) -> Non
     assert sum("x-tidegate-attempts" in answer.headers for answer in answers) <= 2  # each is met once, then rests
     used = [dict(request.headers)[b"authorization"].decode() for request in one.fakes[0].requests][-20:]
     assert set(used) == {"Bearer sk-third"}
+    (row,) = [row for row in one.gateway.routing.snapshot() if not row["model"]]
+    assert [key["rests_s"] > 0 for key in row["keys"]] == [True, True, False]
+    assert "sk-" not in str(one.gateway.routing.snapshot())
 
 
 async def test_a_key_rests_until_its_limit_is_whole_again(stand: Any) -> None:
