@@ -31,7 +31,7 @@ WINDOW = 4
 
 #: What one look adds at twice the mark; and the part that it takes away without any lateness, but at least so much. By
 #: looks, not by time: a loop that is slower answers later to what was changed, too.
-RISE, FALL, LEAST_FALL = 0.03, 0.05, 0.01
+RISE, FALL, LEAST_FALL = 0.03, 0.03, 0.005
 MOST = 0.98  # a few calls always pass: they tell when it is over
 
 #: A loop that is late while it did little, or for a few calls, was kept waiting by other processes or by one slow piece
@@ -124,13 +124,15 @@ class Overload:
 
     def measure(self, late_s: float, busy_share: float) -> None:
         """One look: how late the loop and its accepting are, and which part of the time since the last it worked."""
+        # A backlog that shrinks goes by itself; more pressure would only overshoot, and reach calls that matter.
+        shrinks = late_s < sum(self._late) / len(self._late) if self._late else False
         self._late.append(late_s)
         self.lag_s = min(self._late) if len(self._late) == WINDOW else 0.0
         mark_s = self._rules.lag_s
         if mark_s <= 0:
             self._lag_pressure = 0.0
         elif self.lag_s > mark_s:
-            if busy_share >= BUSY_SHARE and self.under_way() >= FEW_CALLS:
+            if not shrinks and busy_share >= BUSY_SHARE and self.under_way() >= FEW_CALLS:
                 over = min(self.lag_s / mark_s - 1, 2.0)
                 self._lag_pressure = min(MOST, self._lag_pressure + RISE * over)
         else:

@@ -119,4 +119,6 @@ def last_events(data: bytes, count: int) -> list[bytes]:
     if b"\r" in data:
         return [event for event in events_of(data) if event.strip()][-count:]
     found = data.strip(b"\n").rsplit(b"\n\n", count)
+    if not all(event.strip(b"\n") for event in found):  # empty lines between events, which nobody sends
+        found = data.split(b"\n\n")
     return [event for event in found if event.strip()][-count:]

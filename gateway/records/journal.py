@@ -54,6 +54,8 @@ class Journal:
         self._usable = geometry.segment_bytes - SEGMENT_HEAD - _MAX_FRAME
         self._late: deque[tuple[int, bytes]] = deque()
         self.reserved = 0  # bytes promised to settlements of open intents
+        self._shut = False  # it refused, and stays so until there is room for many: not one more for each that ends
+        self._reopen = geometry.segments * self._usable // 16
         self._oldest = ordinal  # lowest ordinal that is not free; the reader's
         self._ordinal = ordinal  # the segment that is written, where its frames begin, the next one goes, and its end
         self._base = self._offset = self._end = 0
@@ -71,15 +73,24 @@ class Journal:
         return (self._oldest + self.geometry.segments) * self._usable - used
 
     def append(self, kind: int, payload: bytes, reserve: int = 0) -> None:
-        """Adds a record and sets `reserve` bytes aside for a later one. Raises LedgerFull, then nothing is added."""
+        """Adds a record and sets `reserve` bytes aside for a later one. Raises LedgerFull, then nothing is added, and
+        nothing will be until a sixteenth of the journal is free."""
         # `room`, written out: this is on every call's way.
         written = self._offset - self._base
         used = self._ordinal * self._usable + (written if written < self._usable else self._usable)
         room = (self._oldest + self.geometry.segments) * self._usable - used
-        if room - self.reserved < len(payload) + FRAME_HEAD + reserve:
+        room -= self.reserved
+        if room < len(payload) + FRAME_HEAD + reserve or (self._shut and room < self._reopen):
+            self._shut = True
             raise LedgerFull("The ledger can't record another call now; nothing was sent.", retry_after_s=1.0)
+        self._shut = False
         self.reserved += reserve
         self._put(kind, payload)
+
+    @property
+    def shut(self) -> bool:
+        """Whether the next record would be refused because others were."""
+        return self._shut and self.room - self.reserved < self._reopen
 
     def append_reserved(self, kind: int, payload: bytes, reserve: int) -> None:
         """Adds a record into room set aside earlier, `reserve` bytes; never refuses."""

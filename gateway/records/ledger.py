@@ -102,7 +102,7 @@ class Ledger:
     def health(self) -> list[str]:
         """Reasons why the ledger is not well; empty when it is."""
         reasons = self._writer.health()
-        if self._journal.room - self._journal.reserved < 2 * _RESERVE:
+        if self._journal.shut or self._journal.room - self._journal.reserved < 2 * _RESERVE:
             reasons.append("ledger: the journal is full, calls are refused")
         if self._journal.late:
             reasons.append(f"ledger: {self._journal.late} calls without an attempt wait in memory")

@@ -90,6 +90,7 @@ class TidegateProtocol(asyncio.Protocol):
         self._body: LengthBody | ChunkedBody | None = None
         self._clock: BodyClock | None = None
         self._stopping = wire.stopping
+        self._answered = False  # one request at least
         self._idle: asyncio.Future[Exchange | None] | None = None
         self._peer: str | None = None
         self.task: asyncio.Task[None] | None = None
@@ -158,10 +159,14 @@ class TidegateProtocol(asyncio.Protocol):
             self._turn()
 
     def shutdown(self) -> None:
-        """uvicorn's call for a graceful end: what has begun is served, what has not is closed."""
+        """uvicorn's call for a graceful end: what has begun is served, what idles is closed. A connection that is
+        new, or a head that is partly here, gets a moment: closing under a request on its way would be a reset."""
         self._stopping = True
         if self.phase == HEAD:
-            self._close()
+            if self._answered and not self._pending:
+                self._close()
+            else:
+                self.deadline = min(self.deadline, self.loop.time() + self.limits.linger_s)
         elif self.exchange is not None:
             self.exchange.keep_alive = False
 
@@ -394,6 +399,7 @@ class TidegateProtocol(asyncio.Protocol):
     def _turn(self) -> None:
         """Be ready for the next request, part of which may be here; not before the client took this response."""
         self.exchange = None
+        self._answered = True
         if self._stopping:
             self._close()
         elif self._pending:

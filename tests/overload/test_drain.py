@@ -38,6 +38,22 @@ def test_idle_it_ends_at_once(begin: Any, line: Any) -> None:
     assert time.monotonic() - since < 5
 
 
+def test_a_connection_that_is_new_is_answered(begin: Any, line: Any, wait: Any) -> None:
+    """It was made a moment before the signal, with its request on the way: a reset would be no answer."""
+    server = begin(LONG)
+    busy, new = line(server), line(server)
+    busy.post("latency-ms=600")
+    wait(lambda: calls(server) == 1)
+    terminate(server)
+    busy.rest()  # a while later
+    new.post()
+    answer = new.rest().lower()
+    assert answer.startswith(b"http/1.1 503")
+    assert b'"code":"draining"' in answer
+    assert b"connection: close" in answer
+    assert server.process.wait(10) == 0
+
+
 @pytest.mark.parametrize("protocol", ["native", "httptools"])
 def test_streams_end_and_nobody_new_comes_in(begin: Any, line: Any, wait: Any, protocol: str) -> None:
     """While they end: not ready, alive, new calls refused with a retry-after, every answer closes its connection."""

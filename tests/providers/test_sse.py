@@ -93,6 +93,7 @@ def test_data_lines_are_joined_and_other_fields_left_out() -> None:
 
 @CALM
 @given(STREAMS, st.integers(1, 4))
+@example(b"data:\n\ndata:\n\n\n\ndata:\n\n", 3)
 def test_the_last_events_are_the_last_ones(stream: bytes, count: int) -> None:
     stream = stream[: end_of_events(stream)]
     want = [data_of(event) for event in events_of(stream) if event.strip()]

@@ -39,6 +39,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.journal"
 
 
+def test_once_full_it_stays_shut_until_there_is_room_for_many(path: Path) -> None:
+    """Each settlement gives back what it did not need; one more intent for each would never be an end."""
+    journal = fresh(path)
+    fill(journal, reserve=4000)
+    assert journal.shut
+    journal.append_reserved(2, b"settled", 4000)
+    with pytest.raises(LedgerFull):
+        journal.append(1, b"intent")
+    while journal.shut:
+        journal.append_reserved(2, b"settled", 4000)
+    journal.append(1, b"intent")
+    journal.close()
+
+
 def test_records_come_back_in_order_and_once(path: Path) -> None:
     journal = fresh(path)
     for number in range(100):
