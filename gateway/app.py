@@ -18,6 +18,7 @@ from gateway.call import Call
 from gateway.calllog import CallLog
 from gateway.clients import BudgetRules
 from gateway.clock import Clock
+from gateway.closing import Closing
 from gateway.conclude import Concluder
 from gateway.control.budgets import BudgetDesk
 from gateway.control.sight import Sight
@@ -42,6 +43,7 @@ from gateway.rebuild import rebuild
 from gateway.records.first import FirstKeys
 from gateway.records.options import Options
 from gateway.records.store import Records
+from gateway.relay import Relay
 from gateway.results import Results
 from gateway.routing.routing import Routing
 from gateway.routing.rules import Rules
@@ -156,9 +158,9 @@ class Gateway:
     def _wire(self) -> None:
         concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
         wall = ObjectWall(self.records.objects)
-        forwarder = self._forwarder = Forwarder(
-            self.records.ledger, wall, self.clock, concluder.conclude, concluder.decorate, self.routing
-        )
+        closing = self._closing = Closing(wall, self.clock, concluder.conclude)
+        relay = Relay(closing, concluder.decorate, self.clock)
+        forwarder = Forwarder(self.records.ledger, closing, relay, self.clock, self.routing)
         self._ids = Ids()
         self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, self._ids, self.routing)
         self._pages: Callable[..., Awaitable[None]] | None = None
@@ -202,7 +204,7 @@ class Gateway:
 
     def cut(self) -> None:
         """Calls that are cancelled from now on are so because of us."""
-        self._forwarder.cutting = True
+        self._closing.cutting = True
 
     @property
     def calls(self) -> int:

@@ -1,118 +1,53 @@
-"""One call's way upstream: attempts as routing plans them until a first byte goes out, then the pump.
+"""One call's way upstream: attempts as routing plans them until a first byte goes out, then the relay.
 
-Each attempt is intended in the ledger before a byte of it is sent, and closed exactly once however it ends. Nothing
-sits in the stream's way: chunks go out as they are, the provider's meter looks at them, taps keep references.
+Each attempt is intended in the ledger before a byte of it is sent, and closed exactly once however it ends.
 """
 
 from __future__ import annotations
 
 from asyncio import CancelledError, Task, get_running_loop, sleep, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
+from gateway.attempt import Attempt, Outgoing, Spoilt, value_of
 from gateway.bodies import ClientGone
-from gateway.call import Call, Outcome, OutcomeKind
+from gateway.call import Call, Outcome
 from gateway.clock import Clock
-from gateway.deadline import check, exceeded, told
+from gateway.closing import Closing
+from gateway.deadline import check, told
 from gateway.downstream import Downstream
-from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable, stream_event
-from gateway.failures import cut_short, disguised, explain, titled
+from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable
+from gateway.failures import cut_short, titled
 from gateway.hedge import Sending, race
-from gateway.objects import ObjectWall
-from gateway.providers.base import Meter, Provider
-from gateway.providers.faults import FAULTS, Fault, of_error, of_status
-from gateway.providers.preamble import MOST_BYTES, Beginning, beginning_of, disguise_of, gave_up
+from gateway.providers.base import Provider
+from gateway.providers.faults import FAULTS, of_error, of_status
+from gateway.providers.preamble import MOST_BYTES, Beginning, beginning_of, gave_up
 from gateway.records.ledger import Ledger, LedgerFull
 from gateway.records.rows import AttemptRow
-from gateway.routing.attempts import LONGEST_ASIDE_S, Attempts, Choice, Failed
+from gateway.relay import WHOLE_BYTES, Relay
+from gateway.routing.attempts import Attempts, Choice, Failed
 from gateway.routing.keyring import Credential
-from gateway.routing.patience import retry_after
 from gateway.routing.routing import Routing
 from gateway.routing.told import listen
 from gateway.server.headers import response_headers
 from gateway.targets import Target
-from gateway.upstream.base import FirstByteTimeout, TotalTimeout, UpstreamError, UpstreamRequest, UpstreamResponse
+from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
 from gateway.usage import Usage
-
-#: A reply that is not a stream is held back up to this size, so that its headers can tell what it cost.
-WHOLE_BYTES = 1_048_576
 
 #: Target, headers, and what the client made of them beforehand.
 Prepared = tuple[bytes, list[Header], bytes]
 
-#: A list that has to be filtered is read up to this size, and refused above.
-LIST_BYTES = 33_554_432
-
-#: Bodies without names in them: no lists, and read by nobody on paths that we know nothing about.
-MEDIA = (b"application/octet-stream", b"application/pdf", b"application/zip", b"audio/", b"image/", b"video/")
-
-#: What the client of a call is told that did not end within the grace time of a shutdown.
-CUT = "This gateway shut down before the call was complete. Retry: another one, or its successor, will answer."
-
-Conclude = Callable[[Call, Outcome], Awaitable[None]]
-Decorate = Callable[[Call, list[Header]], list[Header]]
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """What is sent for a call, apart from what depends on its target."""
-
-    headers: Callable[[Provider], list[Header]]  # those of the client that may go up to that provider
-    chunks: AsyncIterator[bytes] | None = None  # an unbuffered body: one attempt only
-    content_length: int | None = None
-    aim: Callable[[Target], int | None] | None = None  # such a body at the target it goes to; gives its length
-    rewrite: Callable[[bytes], Awaitable[bytes]] | None = None  # of a list of objects
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One exchange under way."""
-
-    row: AttemptRow
-    target: Target
-    plan: Attempts
-    choice: Choice
-    meter: Meter | None = None
-    is_stream: bool = False
-    is_whole: bool = False  # held back until it is complete
-    held: bytes = b""  # of a stream, while nothing of it went out
-    is_encoded: bool = False  # by the provider, though the plain bytes were asked for
-    sent_ns: int = 0
-    headers: list[Header] = field(default_factory=list)  # of the reply, those that may go down
-
-
-class Spoilt(Exception):  # noqa: N818 — what an attempt is, not an error that anybody is told
-    """An attempt failed before a byte of an answer went out. `fault` None: judged already, `following` comes next."""
-
-    def __init__(self, fault: Fault | None, error: GatewayError, usage: Usage, following: Choice | None = None) -> None:
-        super().__init__(error.message)
-        self.fault = fault
-        self.error = error
-        self.usage = usage
-        self.following = following
-
 
 class Forwarder:
-    """Sends calls upstream. `conclude` settles and records a call; `decorate` gives an answer our headers."""
+    """Sends calls upstream."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        wall: ObjectWall,
-        clock: Clock,
-        conclude: Conclude,
-        decorate: Decorate,
-        routing: Routing,
-    ) -> None:
+    def __init__(self, ledger: Ledger, closing: Closing, relay: Relay, clock: Clock, routing: Routing) -> None:
         self._routing = routing
         self._ledger = ledger
-        self._wall = wall
+        self._closing = closing
+        self._relay = relay
         self._now_ns = clock.now_ns
         self._wall_ns = clock.wall_ns
-        self._conclude = conclude
-        self._decorate = decorate
-        self.cutting = False  # calls end because we do, not because their clients left
 
     async def run(self, call: Call, outgoing: Outgoing, down: Downstream) -> None:
         """Answers the call from upstream. Raises GatewayError only while nothing has gone out."""
@@ -151,21 +86,21 @@ class Forwarder:
                 choice = attempt.choice
                 response = sent.result()
             held = await self._beginning(call, attempt, response)
-            await self._relay(call, attempt, response, held, outgoing, down)
+            await self._relay.relay(call, attempt, response, held, outgoing, down)
             return None
         except UpstreamError as error:
             assert attempt is not None, "nothing was sent without one"
-            return await self._failed(call, attempt, self._spoilt(call, attempt, error))
+            return await self._failed(call, attempt, self._closing.spoilt(call, attempt, error))
         except Spoilt as spoilt:
             assert attempt is not None, "nothing was sent without one"
             return await self._failed(call, attempt, spoilt)
         except GatewayError as error:  # the body broke a rule while it was being passed on
-            if attempt is not None and attempt.row.outcome == "open":
-                await self._end(call, attempt, "failed", Usage(), error)
+            if attempt is not None and attempt.is_open:
+                await self._closing.end(call, attempt, "failed", Usage(), error)
             raise
         finally:
             plan.end(choice)
-            is_open = attempt is not None and attempt.row.outcome == "open"
+            is_open = attempt is not None and attempt.is_open
             try:
                 if response is not None:
                     await response.aclose()  # first of all: what nobody reads any more costs money
@@ -173,7 +108,7 @@ class Forwarder:
                     await sleep(0)  # sockets close in the loop's next round, and estimating may take a moment
             finally:
                 if attempt is not None and is_open:
-                    await self._end(call, attempt, "gone", self._guess(call, attempt))
+                    await self._closing.end(call, attempt, "gone", self._closing.guess(call, attempt))
 
     async def _hedged(
         self, call: Call, attempt: Attempt, outgoing: Outgoing, delay_ns: int, other: Choice
@@ -219,8 +154,8 @@ class Forwarder:
     def _lose(self, call: Call, loser: Attempt, winner: Attempt) -> None:
         """Closes the attempt that was not needed in the end, and makes the other one the call's last."""
         loser.plan.end(loser.choice)
-        self._charge(loser.row, loser.target, self._guess(call, loser))
-        self._close(loser, "gone", "hedge_lost")
+        self._closing.charge(loser.row, loser.target, self._closing.guess(call, loser))
+        self._closing.close(loser, "gone", "hedge_lost")
         self._ledger.settle(loser.row, None)
         if call.attempts[-1] is not winner.row:
             one, other = len(call.attempts) - 2, len(call.attempts) - 1
@@ -234,10 +169,10 @@ class Forwarder:
         if spoilt.fault is not None:
             following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, spoilt.fault))
         if following is None:
-            await self._end(call, attempt, "failed", spoilt.usage, spoilt.error)
+            await self._closing.end(call, attempt, "failed", spoilt.usage, spoilt.error)
             raise spoilt.error from None
-        self._charge(attempt.row, attempt.target, spoilt.usage)
-        self._close(attempt, "failed", spoilt.error.code)
+        self._closing.charge(attempt.row, attempt.target, spoilt.usage)
+        self._closing.close(attempt, "failed", spoilt.error.code)
         self._ledger.settle(attempt.row, None)
         return following
 
@@ -262,24 +197,7 @@ class Forwarder:
         """The call ended between two attempts: those that were made count all the same."""
         if call.attempts and not call.concluded:
             outcome.attempted = True
-            await self._conclude(call, outcome)
-
-    def _spoilt(self, call: Call, attempt: Attempt, error: UpstreamError) -> Spoilt:
-        """An exchange that failed, as a row of the failure table and as an error for the caller."""
-        kind, provider = attempt.target.provider.kind.name, attempt.target.provider
-        fault, explained = of_error(kind, error), explain(error, provider)
-        if attempt.is_stream and fault.name == "cut_body":
-            fault = FAULTS[kind].get("cut_stream", fault)
-        if call.deadline_ns is not None and fault.name == "total_timeout" and self._now_ns() >= call.deadline_ns:
-            fault, explained = FAULTS[kind]["deadline"], exceeded(error.sent)
-        if attempt.meter is not None:
-            if attempt.held:
-                attempt.meter.feed(attempt.held)
-            usage = attempt.meter.finish(complete=False)[1]
-        else:
-            billed = isinstance(error, FirstByteTimeout | TotalTimeout) and error.sent
-            usage = self._guess(call, attempt) if billed else Usage()
-        return Spoilt(fault, explained, usage)
+            await self._closing.conclude(call, outcome)
 
     async def _beginning(self, call: Call, attempt: Attempt, response: UpstreamResponse) -> bytes:
         """The reply's first bytes, as far as they had to be read to know whether this attempt is the one to pass on.
@@ -302,7 +220,7 @@ class Forwarder:
         fault = of_status(attempt.target.provider.kind.name, response.status)
         body = b""
         if attempt.is_whole:
-            body, attempt.is_whole = await self._read(attempt, response, WHOLE_BYTES)
+            body, attempt.is_whole = await self._relay.read(attempt, response, WHOLE_BYTES)
             if response.status == 429 and b'"insufficient_quota"' in body:
                 fault = FAULTS[attempt.target.provider.kind.name].get("quota", fault)
         following = await self._next(call, attempt.plan, attempt.plan.failed(attempt.choice, fault, response.headers))
@@ -423,38 +341,6 @@ class Forwarder:
         attempt.meter = kind.meter(call, attempt.target, response.status, response.headers)
         return response
 
-    async def _relay(
-        self,
-        call: Call,
-        attempt: Attempt,
-        response: UpstreamResponse,
-        held: bytes,
-        outgoing: Outgoing,
-        down: Downstream,
-    ) -> None:
-        """From the reply's head on."""
-        try:
-            content_type = value_of(response.headers, b"content-type")
-            is_list = outgoing.rewrite is not None and response.status < 400
-            is_list = is_list and not attempt.is_stream and not content_type.startswith(MEDIA)
-            if is_list or (attempt.is_whole and response.status < 400):
-                held, attempt.is_whole = await self._read(attempt, response, LIST_BYTES if is_list else WHOLE_BYTES)
-            if is_list and not attempt.is_whole:
-                raise BadUpstream(f"Provider '{attempt.target.provider.name}' gave a list that is too long to check.")
-            if attempt.is_whole or b"html" in content_type:
-                await self._whole(call, attempt, response, held, outgoing, down)
-            else:
-                await self._pump(call, attempt, response, down, held)
-        except UpstreamError as error:
-            if not down.started:
-                raise
-            await self._broken(call, attempt, error, down)
-
-    def _asked_wait(self, response: UpstreamResponse) -> float | None:
-        """The provider's own retry-after, for an answer that is not passed on as it came."""
-        seconds = retry_after(response.headers, self._wall_ns() / 1e9)
-        return None if seconds is None else min(seconds, LONGEST_ASIDE_S)
-
     def _bound(self, call: Call, request: UpstreamRequest, kind: str) -> None:
         """The client's own deadline: for our clock, and told to workers."""
         assert call.deadline_ns is not None, "asked only then"
@@ -463,191 +349,3 @@ class Forwarder:
         if kind == "http":
             request.headers = [*request.headers, *told(self._wall_ns() + left_ns, left_ns)]
             request.lead = b""  # made for every call of this head, and each has its own time left
-
-    async def _read(self, attempt: Attempt, response: UpstreamResponse, most: int) -> tuple[bytes, bool]:
-        """The reply's body up to `most` bytes, and whether that is all of it."""
-        body = await response.read()
-        if not body or len(body) == response.content_length:
-            return body, True
-        parts, size = [body], len(body)
-        try:
-            while size <= most:
-                chunk = await response.read()
-                if not chunk:
-                    return b"".join(parts), True
-                parts.append(chunk)
-                size += len(chunk)
-        except BaseException:  # it broke or the client left: what came is estimated from
-            self._meter(attempt).feed(b"".join(parts))
-            raise
-        return b"".join(parts), False
-
-    async def _whole(
-        self,
-        call: Call,
-        attempt: Attempt,
-        response: UpstreamResponse,
-        body: bytes,
-        outgoing: Outgoing,
-        down: Downstream,
-    ) -> None:
-        meter, status = self._meter(attempt), response.status
-        call.upstream_ns = max(call.upstream_ns, self._now_ns() - attempt.sent_ns)
-        body = meter.feed(body)
-        tail, usage, verdict = meter.finish(complete=True)
-        error = disguised(call, attempt.target.provider.name, status, attempt.headers, verdict, body)
-        if error is not None:
-            error.retry_after_s = self._asked_wait(response) if status >= 400 else None
-            kind = attempt.target.provider.kind.name
-            is_json = b"json" in value_of(response.headers, b"content-type")
-            fault = FAULTS[kind][disguise_of(body, is_json)] if status < 400 else None
-            raise Spoilt(fault, error, usage)
-        if status < 400:
-            attempt.plan.succeeded(attempt.choice, response.headers)
-        body += tail
-        if outgoing.rewrite is not None and status < 300:
-            body = await outgoing.rewrite(body)
-        good = status < 400 and verdict == "ok"
-        code = "" if good else f"upstream_{status}" if status >= 400 else f"reply_{verdict}"
-        if call.recording is not None:
-            call.recording.keep(body)
-        await self._end(call, attempt, "served" if good else "failed", usage, good=good, code=code)
-        headers = self._decorate(call, attempt.headers)
-        if call.method != "HEAD" and status not in (204, 304):
-            headers = [header for header in headers if header[0] != b"content-length"]
-            headers.append((b"content-length", b"%d" % len(body)))
-        await down.whole(status, headers, body)
-
-    async def _pump(
-        self, call: Call, attempt: Attempt, response: UpstreamResponse, down: Downstream, first: bytes
-    ) -> None:
-        """Chunk by chunk as it comes."""
-        if response.status < 400 and (
-            not attempt.is_stream or attempt.is_encoded or attempt.target.provider.kind.name == "http"
-        ):
-            attempt.plan.succeeded(attempt.choice, response.headers)
-        meter = self._meter(attempt)
-        headers = self._decorate(call, attempt.headers)
-        if attempt.is_stream:  # events may be hidden from it or added to it
-            headers = [header for header in headers if header[0] != b"content-length"]
-        feed, read, send = meter.feed, response.read, down.chunk
-        keep = None if call.recording is None else call.recording.keep
-
-        def pushed(chunk: bytes) -> bool:
-            """The same as below, from the upstream's socket to the client's without a task in between."""
-            out = feed(chunk)
-            if keep is not None:
-                keep(out)
-            return down.push(out) if out else True
-
-        await down.start(response.status, headers)
-        chunk = first or await read()
-        while chunk:
-            out = feed(chunk)
-            if keep is not None:
-                keep(out)
-            if out:
-                await send(out)
-            if down.can_push:
-                await response.pass_to(pushed)
-                await down.drained()
-            chunk = await read()
-        tail, usage, verdict = meter.finish(complete=True)
-        good = verdict == "ok" and response.status < 400
-        error = cut_short(attempt.target.provider.name) if verdict == "cut" else None
-        if error is not None:
-            attempt.plan.failed(attempt.choice, FAULTS[attempt.target.provider.kind.name]["cut_body"])
-            tail += stream_event(error, call.dialect, call.id)
-        code = "" if good else f"upstream_{response.status}" if response.status >= 400 else f"stream_{verdict}"
-        if keep is not None:
-            keep(tail)
-        await self._end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code)
-        if error is None or not attempt.is_encoded:  # no event can be added to an encoded stream: it ends visibly cut
-            await down.end(tail)
-
-    async def _broken(self, call: Call, attempt: Attempt, error: UpstreamError, down: Downstream) -> None:
-        """The reply broke off after it began: an event in a stream, a visible cut else."""
-        spoilt = self._spoilt(call, attempt, error)
-        assert spoilt.fault is not None, "a failed exchange has one"
-        attempt.plan.failed(attempt.choice, spoilt.fault)
-        tail = self._meter(attempt).finish(complete=False)[0]
-        await self._end(call, attempt, "failed", spoilt.usage, spoilt.error)
-        if attempt.is_stream and not attempt.is_encoded:
-            await down.end(tail + stream_event(spoilt.error, call.dialect, call.id))
-
-    def _guess(self, call: Call, attempt: Attempt) -> Usage:
-        """What was consumed when the reply did not get to tell."""
-        kind = attempt.target.provider.kind
-        meter = attempt.meter or kind.meter(call, attempt.target, 200, [])
-        return meter.finish(complete=False)[1]
-
-    async def _end(
-        self,
-        call: Call,
-        attempt: Attempt,
-        kind: OutcomeKind,
-        usage: Usage,
-        error: GatewayError | None = None,
-        *,
-        good: bool = False,
-        code: str = "",
-    ) -> None:
-        """Prices and closes the attempt, and concludes the call with it."""
-        row = attempt.row
-        if kind == "gone" and self.cutting and not call.left:
-            kind, error = "failed", Overloaded(CUT, code="draining", retry_after_s=1.0)
-        self._charge(row, attempt.target, usage)
-        lists = call.method == "GET" and not call.object_id  # what others made is named there too
-        made = attempt.meter.object_ids if attempt.meter is not None and not lists else ()
-        if made or call.object_id:
-            deleted = good and call.method == "DELETE"
-            self._wall.learn(call, made, attempt.target.provider.name, deleted)
-        self._close(
-            attempt, kind, code or (error.code if error is not None else "client_gone" if kind == "gone" else "")
-        )
-        outcome = Outcome(
-            kind,
-            row.status or (error.status if error is not None else 0),
-            usage,
-            row.cost_pusd,
-            good,
-            error,
-            attempt.target,
-            None if call.recording is None else call.recording.chunks,
-            attempt.headers,
-            attempted=True,
-        )
-        await self._conclude(call, outcome)
-
-    @staticmethod
-    def _charge(row: AttemptRow, target: Target, usage: Usage) -> None:
-        row.input_tokens = usage.input_tokens
-        row.cached_tokens = usage.cached_tokens
-        row.cache_write_tokens = usage.cache_write_tokens
-        row.cache_write_1h_tokens = usage.cache_write_1h_tokens
-        row.audio_input_tokens = usage.audio_input_tokens
-        row.output_tokens = usage.output_tokens
-        row.reasoning_tokens = usage.reasoning_tokens
-        row.audio_output_tokens = usage.audio_output_tokens
-        row.units = usage.units or None
-        row.estimated = usage.estimated
-        row.cost_pusd = target.quote.cost(usage)
-
-    def _close(self, attempt: Attempt, outcome: str, code: str) -> None:
-        row = attempt.row
-        row.outcome = outcome
-        row.error = code
-        row.duration_us = (self._now_ns() - attempt.sent_ns) // 1000
-
-    @staticmethod
-    def _meter(attempt: Attempt) -> Meter:
-        assert attempt.meter is not None, "the reply's head is there"
-        return attempt.meter
-
-
-def value_of(headers: list[Header], name: bytes) -> bytes:
-    """The first header of that lower-case name, or nothing."""
-    for key, value in headers:
-        if key == name:
-            return value
-    return b""

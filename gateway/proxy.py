@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from gateway.arrival import Arrival, Scope
+from gateway.attempt import Outgoing
 from gateway.bodies import ClientGone, Inbound
 from gateway.call import Call, Reply
 from gateway.clock import Clock
+from gateway.closing import CUT
 from gateway.conclude import Concluder
 from gateway.deadline import check, deadline_of
 from gateway.downstream import Directly, Downstream, Send
@@ -30,7 +32,7 @@ from gateway.errors import (
     stream_event,
 )
 from gateway.form import Form
-from gateway.forward import CUT, MEDIA, Forwarder, Outgoing
+from gateway.forward import Forwarder
 from gateway.heartbeat import Continued, beat
 from gateway.ids import Ids
 from gateway.jsonbody import parse
@@ -42,6 +44,7 @@ from gateway.objects import ObjectWall
 from gateway.ownpages import OwnPages
 from gateway.providers.base import Provider
 from gateway.providers.faults import IDEMPOTENT
+from gateway.relay import MEDIA
 from gateway.relink import relinked
 from gateway.results import id_of
 from gateway.routes import UNKNOWN, Match, Router, spelt

@@ -53,6 +53,16 @@ def test_one_long_pause_is_no_overload() -> None:
     assert overload.pressure == 0
 
 
+def test_a_backlog_that_shrinks_adds_no_pressure() -> None:
+    overload = make()
+    look(overload, 2.0, 10)
+    before = overload.pressure
+    assert before > 0
+    for step in range(30):
+        look(overload, 1.95 - step * 0.06)
+    assert overload.pressure == before
+
+
 def test_standing_lateness_is_and_it_ends() -> None:
     overload = make()
     look(overload, 0.2, 30)
