@@ -59,7 +59,7 @@ def longest_wait_of(call: Call) -> float | None:
     return min(int(written), _MOST_MS) / 1000
 
 
-def deadline_of(call: Call) -> int | None:
+def deadline_wished(call: Call) -> int | None:
     """When the answer is of no more use, monotonic ns; None: the call does not say. The header was read already (see
     `deadline.py`); metadata says it in the same words. Raises BadRequest."""
     if call.deadline_ns is None:

@@ -14,7 +14,7 @@ from gateway.policy import Gate, Policy
 from gateway.scheduler import Placement, QueueSettings
 from gateway.state.store import Limit, Slots
 from gateway.targets import Target
-from gateway.wishes import CLAIMS, Urgency, at_most, deadline_of, longest_wait_of, urgency_of
+from gateway.wishes import CLAIMS, Urgency, at_most, deadline_wished, longest_wait_of, urgency_of
 
 #: Seconds by urgency, where the settings are silent. The reference's, but for `low`: 1 h is for jobs.
 LONGEST_WAIT_S: Mapping[Urgency, float] = {"urgent": 1.0, "high": 10.0, "normal": 60.0, "low": 120.0}
@@ -81,7 +81,7 @@ class Queue(Policy):
         call.placement = self._place(call)
 
     def _place(self, call: Call) -> Placement:
-        claimed, longest_s, deadline_ns = urgency_of(call), longest_wait_of(call), deadline_of(call)
+        claimed, longest_s, deadline_ns = urgency_of(call), longest_wait_of(call), deadline_wished(call)
         points = call.client.tier.priority
         if claimed is None and longest_s is None and deadline_ns is None:
             usual = self._usual.get(points)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.records import fail
+from gateway.cli.records import ask_running
 from gateway.cli.tables import table
+
+_ABSENT = "no gateway runs on {data_dir}; budgets are asked of a running one (`tidegate serve`)"
 
 app = typer.Typer(help="Budgets: how they stand, top-ups, overrides, history.", no_args_is_help=True)
 
@@ -31,7 +32,7 @@ def show(
 ) -> None:
     """Print how budgets stand: the limit, what is spent or reserved, and what is left."""
     scope, subject = _named(of) if of else ("", "")
-    rows = _ask(config, data_dir, "budget_show", scope=scope, subject=subject)
+    rows = ask_running(config, data_dir, _ABSENT, "budget_show", scope=scope, subject=subject)
     _print(rows, ["scope", "subject", "period", "limit_usd", "used_usd", "left_usd", "hard"], "Budgets", as_json)
 
 
@@ -48,8 +49,8 @@ def top_up(
 ) -> None:
     """Allow more for one day or month."""
     scope, subject = _named(of)
-    done = _ask(
-        config, data_dir, "budget_top_up", scope=scope, subject=subject, span=span, usd=usd, reason=reason,
+    done = ask_running(
+        config, data_dir, _ABSENT, "budget_top_up", scope=scope, subject=subject, span=span, usd=usd, reason=reason,
         actor=_actor(), period=period,
     )  # fmt: skip
     _done(done, as_json)
@@ -73,10 +74,12 @@ def override(
     scope, subject = _named(of)
     common = {"scope": scope, "subject": subject, "span": span, "reason": reason, "actor": _actor()}
     if usd == "configured":
-        done = _ask(config, data_dir, "budget_restore", **common)
+        done = ask_running(config, data_dir, _ABSENT, "budget_restore", **common)
     else:
         amount = None if usd == "none" else usd
-        done = _ask(config, data_dir, "budget_override", **common, usd=amount, until_wall_ns=_moment(until))
+        done = ask_running(
+            config, data_dir, _ABSENT, "budget_override", **common, usd=amount, until_wall_ns=_moment(until)
+        )
     _done(done, as_json)
 
 
@@ -86,7 +89,7 @@ def history(
 ) -> None:
     """Print every change of budgets, who made it and why."""
     scope, subject = _named(of) if of else ("", "")
-    rows = _ask(config, data_dir, "budget_history", scope=scope, subject=subject)
+    rows = ask_running(config, data_dir, _ABSENT, "budget_history", scope=scope, subject=subject)
     if not as_json:
         rows = [{**row, "at": _time(row["at_wall_ns"]), "until": _time(row["until_wall_ns"])} for row in rows]
     shown = ["at", "scope", "subject", "span", "action", "amount_usd", "period", "until", "actor", "reason"]
@@ -126,24 +129,6 @@ def _actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def _ask(config: Path | None, data_dir: Path | None, verb: str, **args: Any) -> Any:
-    from gateway.config import ConfigError, load, show_problems
-    from gateway.control.socket import AdminError, NotRunningError, ask
-
-    if data_dir is None:
-        try:
-            data_dir = Path(load(config).settings.server.data_dir)
-        except ConfigError as error:
-            show_problems(error)
-            raise typer.Exit(1) from None
-    try:
-        return asyncio.run(ask(data_dir, verb, **args))
-    except NotRunningError:
-        fail(f"no gateway runs on {data_dir}; budgets are asked of a running one (`tidegate serve`)")
-    except AdminError as error:
-        fail(str(error))
 
 
 def _print(rows: list[dict[str, Any]], columns: list[str], title: str, as_json: bool) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.records import fail
+from gateway.cli.records import ask_running
+
+_ABSENT = "no gateway runs on {data_dir}, and answers are kept in its memory only: there is nothing to forget"
 
 app = typer.Typer(help="The cache: forget answers.", no_args_is_help=True)
 
@@ -30,23 +31,5 @@ def purge(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Forget answers: those of a client, org, model or key, or all of them. The next such call goes upstream."""
-    done = _ask(config, data_dir, client=client, org=org, model=model, key=key)
+    done = ask_running(config, data_dir, _ABSENT, "cache_purge", client=client, org=org, model=model, key=key)
     typer.echo(json.dumps(done) if as_json else f"{done['purged']:,} answers forgotten.")
-
-
-def _ask(config: Path | None, data_dir: Path | None, **args: str) -> Any:
-    from gateway.config import ConfigError, load, show_problems
-    from gateway.control.socket import AdminError, NotRunningError, ask
-
-    if data_dir is None:
-        try:
-            data_dir = Path(load(config).settings.server.data_dir)
-        except ConfigError as error:
-            show_problems(error)
-            raise typer.Exit(1) from None
-    try:
-        return asyncio.run(ask(data_dir, "cache_purge", **args))
-    except NotRunningError:
-        fail(f"no gateway runs on {data_dir}, and answers are kept in its memory only: there is nothing to forget")
-    except AdminError as error:
-        fail(str(error))

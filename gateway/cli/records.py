@@ -32,6 +32,26 @@ def ask_records(config: Path | None, data_dir: Path | None, verb: str, **args: A
     return asyncio.run(_ask(where, loaded, verb, args))
 
 
+def ask_running(config: Path | None, data_dir: Path | None, absent: str, verb: str, **args: Any) -> Any:
+    """The verb's result from a gateway that has to run, for what is in its memory only; `absent` says what it means
+    that none does, with {data_dir} for where it was looked for. Exits with 1 and a sentence when there is none."""
+    from gateway.config import ConfigError, load, show_problems
+    from gateway.control.socket import AdminError, NotRunningError, ask
+
+    if data_dir is None:
+        try:
+            data_dir = Path(load(config).settings.server.data_dir)
+        except ConfigError as error:
+            show_problems(error)
+            raise typer.Exit(1) from None
+    try:
+        return asyncio.run(ask(data_dir, verb, **args))
+    except NotRunningError:
+        fail(absent.format(data_dir=data_dir))
+    except AdminError as error:
+        fail(str(error))
+
+
 def _loaded(config: Path | None, data_dir: Path | None, verb: str) -> Loaded | None:
     """None where it can't be used and is not needed: a key must be revocable while the file has a mistake."""
     from gateway.config import ConfigError, load, show_problems
