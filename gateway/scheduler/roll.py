@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.scheduler.lane import SLACK, Entry
 from gateway.scheduler.settings import BANDS, HOUR_NS, priority
@@ -95,9 +95,18 @@ class Roll:
         if not number:
             del self._of_client[client], self._clients[client]
 
-    def newest_below(self, band: int) -> Entry | None:
-        """The newest call of the lowest band below this one: who gives way in a full queue."""
-        for number in range(band):
+    def gives_way(self, band: int, kept: int) -> Entry | None:
+        """Who leaves a full queue for a call of this band: the newest call of the lowest band below it, but the lowest
+        band of all keeps so many places; and for a call of that band, as long as it has fewer, the newest above it. Else
+        its floor of grants would find nobody to grant."""
+        lowest = next((number for number in range(BANDS) if self._counts[number]), band)
+        if band <= lowest and self._counts[band] < kept:
+            return self._newest_in(range(band + 1, BANDS))
+        return self._newest_in(number for number in range(band) if number > lowest or self._counts[number] > kept)
+
+    def _newest_in(self, bands: Iterable[int]) -> Entry | None:
+        """The newest call of the first of these bands that has one."""
+        for number in bands:
             arrivals = self._arrivals[number]
             while arrivals:
                 entry = arrivals[-1]

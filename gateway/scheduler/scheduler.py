@@ -161,12 +161,12 @@ class Scheduler:
             message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
             raise self._full(message, wait_s, "client_full")
         if len(self._roll) >= settings.max_waiting:
-            other = self._roll.newest_below(entry.band)
+            other = self._roll.gives_way(entry.band, settings.floor_places)
             if other is None:
-                message = f"The queue is full: {len(self._roll):,} calls wait, none of them less urgent than this one."
+                message = f"The queue is full: {len(self._roll):,} calls wait, and none of them gives way to this one."
                 raise self._full(message, max(1.0, self._left_s(entry, now)), "full")
             wait_s = max(1.0, self._left_s(other, now))
-            gave_way = "The queue is full, and this call gave way to a more urgent one."
+            gave_way = "The queue is full, and this call gave way to one that is more urgent, or owed a place."
             self._end(other, self._full(gave_way, wait_s, "displaced"))
 
     def _full(self, message: str, wait_s: float, reason: str) -> QueueFull:

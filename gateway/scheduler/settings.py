@@ -34,6 +34,11 @@ class QueueSettings:
         """Every so many'th contended grant is the lowest band's; 0: none."""
         return 100 // self.floor_percent if self.floor_percent else 0
 
+    @property
+    def floor_places(self) -> int:
+        """Places of a full queue that its lowest band keeps, so that it has somebody to grant."""
+        return -(-self.max_waiting * self.floor_percent // 100)
+
 
 def priority(placement: Placement, waited_ns: int, requests: int, now: int) -> int:
     """0..100: tier, urgency, waiting, fairness (`requests` of the client in this hour), deadline."""

@@ -31,6 +31,27 @@ async def test_a_full_queue_displaces_the_newest_call_of_the_lowest_band_below(q
     assert queue.scheduler.snapshot().total == 4
 
 
+async def test_the_lowest_band_keeps_its_places_in_a_full_queue(queue: Any, slots: Any) -> None:
+    """Its floor of grants is worth nothing where it may not wait."""
+    queue.configure(max_waiting=10, floor_percent=20)
+    limit = slots("a")
+    await queue.take(limit)
+    normals = [queue.wait([(limit, 1)], client="normal") for _ in range(10)]
+    await queue.calm()
+    lows = [queue.wait([(limit, 1)], urgency="low", client="low") for _ in range(3)]
+    await queue.calm()
+    assert [isinstance(call.error, QueueFull) for call in lows] == [False, False, True]
+    assert [call.task.done() for call in normals] == [False] * 8 + [True] * 2, "the newest gave way"
+    high = queue.wait([(limit, 1)], urgency="high", client="high")
+    late = queue.wait([(limit, 1)], client="late")
+    await queue.calm()
+    assert not high.task.done()
+    assert isinstance(normals[7].error, QueueFull)
+    assert isinstance(late.error, QueueFull), "the two below it are what the lowest band keeps"
+    assert not any(call.task.done() for call in lows[:2])
+    assert queue.scheduler.snapshot().total == 10
+
+
 async def test_a_client_has_its_own_bound(queue: Any, slots: Any) -> None:
     queue.configure(max_waiting_per_client=2)
     limit = slots("a")
