@@ -112,6 +112,11 @@ class Pipeline:
         except Exception:
             structlog.get_logger().exception("settlement failed", call=call.id)
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether calls stand in the queue."""
+        return self._scheduler.crowded
+
     async def heard(self, call: Call, target: Target, told: Told, at_ns: int) -> None:
         """A reply's head said at `at_ns` how its provider's limits stand. Said again after the settlement, which may
         give back more than the provider has."""

@@ -96,9 +96,9 @@ class Roll:
             del self._of_client[client], self._clients[client]
 
     def gives_way(self, band: int, kept: int) -> Entry | None:
-        """Who leaves a full queue for a call of this band: the newest call of the lowest band below it, but the lowest
-        band of all keeps so many places; and for a call of that band, as long as it has fewer, the newest above it. Else
-        its floor of grants would find nobody to grant."""
+        """Who leaves a full queue for a call of this band: the newest call of the lowest band below it, though the
+        lowest band of all keeps so many places. For a call of that band, while it has fewer: the newest above it.
+        Else the floor of grants would find nobody to grant."""
         lowest = next((number for number in range(BANDS) if self._counts[number]), band)
         if band <= lowest and self._counts[band] < kept:
             return self._newest_in(range(band + 1, BANDS))

@@ -94,6 +94,11 @@ class Scheduler:
 
     # ---- Coming and going --------------------------------------------------------------------------------------------
 
+    @property
+    def crowded(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._roll.entries)
+
     def contended(self, held: Iterable[Held]) -> bool:
         """Whether others wait for one of these already: a newcomer does not overtake them."""
         return bool(self._roll.entries) and self._board.contended(held)

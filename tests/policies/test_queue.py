@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.call import Outcome
 from gateway.clients import QuotaRules, Tier
+from gateway.conclude import Concluder
 from gateway.errors import BadRequest, GatewayError, RateLimited
+from gateway.metrics import Metrics
 from gateway.usage import Usage
 
 PREMIUM = Tier("premium", priority=30, concurrent=1)
@@ -112,6 +115,29 @@ async def test_a_call_that_lacks_a_slot_waits_and_goes_on(bench: Any, target: An
     await calm()
     assert waiting.done()
     assert second.queued.waited_ms == 1500
+    await gate.settle(second)
+    assert not bench.store._holds
+
+
+async def test_who_gives_way_to_others_is_concluded_even_if_cancelled_meanwhile(bench: Any, target: Any) -> None:
+    gate = Gate(bench, target)
+    rows: list[Any] = []
+    ledger: Any = SimpleNamespace(record=rows.append)
+    log: Any = SimpleNamespace(write=lambda *_: None)
+    concluder = Concluder(ledger, bench.store, Metrics(), log, bench.clock)
+    first, second = gate.call(), gate.call()
+    await gate.pipeline.admit(first)
+    waiting = asyncio.ensure_future(gate.pipeline.admit(second))
+    await calm()
+    outcome = Outcome("served", 200, Usage(), attempted=True, target=gate.target)
+    ending = asyncio.ensure_future(concluder.conclude(first, outcome))
+    await asyncio.sleep(0)
+    assert not rows, "those who wait go first"
+    ending.cancel()
+    await calm()
+    assert ending.cancelled()
+    assert len(rows) == 1
+    assert waiting.done()
     await gate.settle(second)
     assert not bench.store._holds
 
