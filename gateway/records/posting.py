@@ -22,6 +22,9 @@ _NOTES = CallRow.__struct_fields__.index("notes")
 #: What a row itself can be at fault for; anything else is the database's, and is tried again.
 ROW_FAULTS = (IntegrityError, InterfaceError, ProgrammingError, OverflowError)
 
+#: None, as msgpack writes it.
+_NIL = b"\xc0"
+
 
 @dataclass(slots=True)
 class Open:
@@ -40,6 +43,7 @@ class Group:
     closed_seq: int = 0
     attempts: list[AttemptRow] = field(default_factory=list)  # new rows
     late: list[AttemptRow] = field(default_factory=list)  # settlements of rows that the database has as open
+    orphans: list[str] = field(default_factory=list)  # attempts that are in no call's charge
     calls: list[CallRow] = field(default_factory=list)
     objects: dict[str, ObjectRow | None] = field(default_factory=dict)  # None: gone
     results: dict[str, ResultRow] = field(default_factory=dict)
@@ -66,6 +70,7 @@ class Posting:
         self._state = Bulk(schema.ledger_state, replace=True)
         self._named = msgspec.msgpack.Decoder(_Named).decode
         self._intent = msgspec.msgpack.Decoder(AttemptRow).decode
+        self._halves = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
         self._settlement = msgspec.msgpack.Decoder(tuple[AttemptRow, CallRow | None]).decode
         self._call = msgspec.msgpack.Decoder(CallRow).decode
         self._object = msgspec.msgpack.Decoder(ObjectRow).decode
@@ -132,6 +137,24 @@ class Posting:
         self._spilled.clear()
         group.closed_seq = group.applied_seq
 
+    def orphan(self, group: Group, frames: Sequence[Frame]) -> None:
+        """At restart: attempts that failed and cost something, of calls that were not concluded, are in no charge. They
+        keep their cost, as unresolved. `frames` is all that the journal still holds, written already or not."""
+        found: dict[str, AttemptRow] = {}
+        for frame in frames:
+            try:
+                if frame.kind == SETTLEMENT and bytes(self._halves(frame.payload)[1]) == _NIL:
+                    row, _ = self._settlement(frame.payload)
+                    if row.cost_pusd:
+                        found[row.id] = row
+                elif found and frame.kind in (SETTLEMENT, CALL):
+                    call = self._halves(frame.payload)[1] if frame.kind == SETTLEMENT else frame.payload
+                    concluded = self._named(call).id
+                    found = {id: row for id, row in found.items() if row.call_id != concluded}
+            except msgspec.MsgspecError:
+                continue  # counted where it was taken
+        group.orphans += found
+
     def know_open(self, ids: Iterable[str]) -> None:
         """At restart: the database has these as open."""
         self._spilled.update(ids)
@@ -150,6 +173,8 @@ class Posting:
         self._calls.run(connection, [call_values(call) for call in group.calls])
         for row in group.late:
             replace_attempt(connection, row, changes)
+        for id in group.orphans:
+            mark_orphan(connection, id, changes)
         self._write_rest(connection, group, changes)
         return []
 
@@ -180,7 +205,10 @@ class Posting:
             except ROW_FAULTS:
                 self._rollups.forget()
                 rejected.append(row)
-        self._write_rest(connection, group, Changes())
+        changes = Changes()
+        for id in group.orphans:
+            mark_orphan(connection, id, changes)
+        self._write_rest(connection, group, changes)
         return rejected
 
     def _replace(self, connection: Connection, row: AttemptRow | CallRow) -> None:
@@ -223,6 +251,14 @@ def replace_attempt(connection: Connection, row: AttemptRow, changes: Changes) -
         connection.execute(update(table).where(table.c.id == row.id).values(values))
     if row.outcome != "open":
         changes.add(row)
+
+
+def mark_orphan(connection: Connection, id: str, changes: Changes) -> None:
+    """Makes a settled attempt unresolved, at its own cost, if it is there still."""
+    table = schema.attempts
+    old = connection.execute(select(table).where(table.c.id == id)).first()
+    if old is not None and old.outcome != "unresolved":
+        replace_attempt(connection, msgspec.structs.replace(attempt_of(old), outcome="unresolved"), changes)
 
 
 def replace_call(connection: Connection, row: CallRow, changes: Changes) -> None:

@@ -66,6 +66,7 @@ def _group_of(posting: Posting, frames: list[Frame], open_rows: list[AttemptRow]
     posting.take(group, [frame for frame in frames if frame.seq > applied])
     settled = {row.id for row in group.late}
     posting.resolve(group, [row for row in open_rows if row.id not in settled])
+    posting.orphan(group, frames)
     return group
 
 

@@ -97,6 +97,28 @@ async def test_what_is_open_at_the_end_is_unresolved_at_the_next_start(open_reco
     assert look.one("SELECT count(*) FROM attempts") == 1
 
 
+async def test_what_a_failed_attempt_cost_counts_though_its_call_never_ended(
+    open_records: Any, rows: Any, look: Any
+) -> None:
+    """It was billed, another try was to follow, and the process ended in between: no call's charge has it."""
+    records = await open_records()
+    failed, tried, again = rows.attempt(), rows.attempt(), rows.attempt()
+    for row in (failed, tried):
+        records.ledger.intend(row)
+        records.ledger.settle(rows.served(row, outcome="failed", cost_pusd=70), None)
+    records.ledger.intend(again)
+    records.ledger.settle(rows.served(again, cost_pusd=5), rows.call(tried, charge_pusd=75))
+    await records.aclose()
+    for _ in range(2):
+        records = await open_records()
+        (found,) = await records.queries.attempts(failed.call_id)
+        assert (found.outcome, found.cost_pusd) == ("unresolved", 70)
+        (usage,) = await records.queries.usage(())
+        assert (usage.cost_pusd, usage.unresolved_pusd, usage.charge_pusd) == (145, 70, 75)
+        assert records.recovered.unresolved == 0
+        await records.aclose()
+
+
 async def test_a_lost_database_is_filled_from_what_the_journal_still_has(
     open_records: Any, rows: Any, tmp_path: Path
 ) -> None:
