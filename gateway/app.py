@@ -19,6 +19,7 @@ from gateway.calllog import CallLog
 from gateway.clients import BudgetRules
 from gateway.clock import Clock
 from gateway.closing import Closing
+from gateway.compression import Compression
 from gateway.conclude import Concluder
 from gateway.control.budgets import BudgetDesk
 from gateway.control.sight import Sight
@@ -90,6 +91,7 @@ class Gateway:
         self.clock = clock or Clock()
         self.metrics = Metrics()
         self.events = Events(self.clock)
+        self.compression = Compression()
         self.routing = Routing(self.clock, self.events, self.metrics)
         self.loaded = loaded
         self.first_keys: FirstKeys | None = None
@@ -139,6 +141,7 @@ class Gateway:
         self._opened.push_async_callback(self.routing.aclose)
         self.overload = Overload(self.directory, self.metrics, self.events)
         self.door = Door(self.overload, lambda path: path in PAGES or is_control(path), Ids(), self.clock)
+        self._opened.callback(self.compression.close)
         self._wire()
         self.overload.under_way = lambda: self.calls
         self._live = await self._build(settings)
@@ -159,10 +162,12 @@ class Gateway:
         concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
         wall = ObjectWall(self.records.objects)
         closing = self._closing = Closing(wall, self.clock, concluder.conclude)
-        relay = Relay(closing, concluder.decorate, self.clock)
-        forwarder = Forwarder(self.records.ledger, closing, relay, self.clock, self.routing)
+        relay = Relay(closing, concluder.decorate, self.clock, self.compression)
+        forwarder = Forwarder(self.records.ledger, closing, relay, self.clock, self.routing, self.compression)
         self._ids = Ids()
-        self._proxy = Proxy(lambda: self._live, forwarder, concluder, wall, self.clock, self._ids, self.routing)
+        self._proxy = Proxy(
+            lambda: self._live, forwarder, concluder, wall, self.clock, self._ids, self.routing, self.compression
+        )
         self._pages: Callable[..., Awaitable[None]] | None = None
         self._control: Callable[..., Awaitable[None]] | None = None
 
@@ -326,6 +331,7 @@ class Gateway:
         """What is asked of the gateway itself, by policies and for each call."""
         self.scheduler.http_wait_cap_s = settings.server.http_wait_cap_s
         self.overload.configure(settings.overload.rules())
+        self.compression.configure(settings.compression.rules())
         self.overload.claims = {**CLAIMS, **settings.policy.get("queue", {}).get("claims", {})}
         self.orgs = {name: org.budget.rules() for name, org in settings.orgs.items()}
         self.prices = Prices({name: price.override() for name, price in settings.prices.items()})

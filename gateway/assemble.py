@@ -145,6 +145,7 @@ def _provider(
         request_rules=_ProviderRules(kind, one.pass_headers, one.attempt_header),
         response_rules=ResponseRules(kind),
         max_concurrent=one.max_concurrent,
+        accepts=one.accepts,
         body_limit=one.body_limit or 0,
         attempt_header=(one.attempt_header or "").lower().encode(),
     )

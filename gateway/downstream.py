@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.errors import Header
 
 if TYPE_CHECKING:
+    from gateway.codings import Encoder
     from gateway.server.exchange import Exchange
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -17,10 +18,12 @@ class Downstream:
     """One answer to one client; refuses to begin twice."""
 
     can_push = False
-    __slots__ = ("_send", "finished", "sent_bytes", "started")
+    can_encode = True  # False: its head is out already
+    __slots__ = ("_send", "encoder", "finished", "sent_bytes", "started")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.encoder: Encoder | None = None  # of an answer that is encoded on its way; see `Encoded`
         self.started = False
         self.finished = False
         self.sent_bytes = 0  # of the body
@@ -47,6 +50,8 @@ class Downstream:
 
     async def end(self, data: bytes = b"") -> None:
         self.finished = True
+        if self.encoder is not None:
+            data = self.encoder.end(data)
         self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
@@ -101,6 +106,8 @@ class Directly(Downstream):
 
     async def end(self, data: bytes = b"") -> None:
         self.finished = True
+        if self.encoder is not None:
+            data = self.encoder.end(data)
         self.sent_bytes += len(data)
         if not self.exchange.disconnected:
             self.exchange.send_body(data, more=False)

@@ -14,6 +14,7 @@ from gateway.bodies import ClientGone
 from gateway.call import Call, Outcome
 from gateway.clock import Clock
 from gateway.closing import Closing
+from gateway.compression import Compression
 from gateway.deadline import check, told
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable
@@ -41,7 +42,16 @@ Prepared = tuple[bytes, list[Header], bytes]
 class Forwarder:
     """Sends calls upstream."""
 
-    def __init__(self, ledger: Ledger, closing: Closing, relay: Relay, clock: Clock, routing: Routing) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        closing: Closing,
+        relay: Relay,
+        clock: Clock,
+        routing: Routing,
+        compression: Compression,
+    ) -> None:
+        self._compression = compression
         self._routing = routing
         self._ledger = ledger
         self._closing = closing
@@ -325,6 +335,9 @@ class Forwarder:
             if prepared[2]:
                 call.memo[sender] = prepared
         path, headers, lead = prepared
+        if provider.accepts and isinstance(body, bytes):
+            headers, body = await self._compression.request(provider.accepts, headers, body)
+            lead = lead if headers is prepared[1] else b""
         request = UpstreamRequest(call.method, path, headers, body, outgoing.content_length, lead=lead)
         if call.deadline_ns is not None:
             self._bound(call, request, kind.name)

@@ -52,6 +52,7 @@ class Continued(Downstream):
     """What follows on a stream that heartbeats began: its head is out, so an answer that is no stream becomes an
     event."""
 
+    can_encode = False
     __slots__ = ("_begun", "_call", "_is_stream")
 
     def __init__(self, begun: Downstream, call: Call) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from gateway.bodies import ClientGone, Inbound
 from gateway.call import Call, Reply
 from gateway.clock import Clock
 from gateway.closing import CUT
+from gateway.compression import Compression
 from gateway.conclude import Concluder
 from gateway.deadline import check, deadline_of
 from gateway.downstream import Directly, Downstream, Send
@@ -49,7 +50,7 @@ from gateway.relink import relinked
 from gateway.results import id_of
 from gateway.routes import UNKNOWN, Match, Router, spelt
 from gateway.routing.routing import Routing
-from gateway.server.bodies import decode
+from gateway.server.bodies import IDENTITY, decode
 from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
 from gateway.server.refusal import BadTarget, Refusal, dialect_of
@@ -76,6 +77,7 @@ class Proxy:
         clock: Clock,
         ids: Ids,
         routing: Routing,
+        compression: Compression,
         router: Router | None = None,
     ) -> None:
         self._live = live
@@ -85,6 +87,7 @@ class Proxy:
         self._clock = clock
         self._ids = ids
         self._routing = routing
+        self._compression = compression
         self._router = router or Router()
         self._models = ModelsPage()
         self.under_way = 0  # calls
@@ -201,6 +204,7 @@ class Proxy:
         if call.reply is not None:
             await self._answer(call, call.reply, down)
             return
+        await self._gather(call, match, inbound, leaving)
         await self._forwarder.run(call, self._outgoing(call, match, live, inbound, form), down)
 
     async def _read(self, call: Call, match: Match, inbound: Inbound, live: Live) -> Form | None:
@@ -223,7 +227,7 @@ class Proxy:
         if not inbound.ended:
             call.body = await inbound.whole()
         if encoding is not None and call.body:
-            call.body = _decoded(encoding, call.body, live.body_limit)
+            call.body = await _decoded(encoding, call.body, live.body_limit)
         if call.body or (route.body == "json" and call.method == "POST"):
             call.json = parse(call.body or b"")
         return None
@@ -244,6 +248,14 @@ class Proxy:
         takes = "application/json" if route.body != "auto" else "application/json or multipart/form-data"
         shown = content_type[:80].decode("latin-1")
         raise UnsupportedMedia(f"{call.path.decode()} takes content-type {takes}, not {shown}.")
+
+    async def _gather(self, call: Call, match: Match, inbound: Inbound, leaving: Leaving) -> None:
+        """A worker's request is read as a whole where it can be sent shorter then."""
+        accepts = call.targets[0].provider.accepts
+        if accepts and match.route.dialect == "plain" and inbound.unread:
+            if self._compression.gathers(accepts, call.raw_headers, inbound.length):
+                call.body = b"".join([chunk async for chunk in inbound.chunks()])
+                leaving.watch()
 
     def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, form: Form | None) -> Outgoing:
         target = call.targets[0]
@@ -272,9 +284,13 @@ class Proxy:
         await self._concluder.answered(call, reply)
         headers = self._concluder.decorate(call, reply.headers)
         if isinstance(reply.body, bytes):
-            headers.append((b"content-length", b"%d" % len(reply.body)))
-            await down.whole(reply.status, headers, b"" if call.method == "HEAD" else reply.body)
+            body = reply.body
+            if len(body) >= self._compression.min_bytes and down.can_encode:
+                headers, body = await self._compression.answer(call, reply.status, headers, body)
+            headers.append((b"content-length", b"%d" % len(body)))
+            await down.whole(reply.status, headers, b"" if call.method == "HEAD" else body)
             return
+        headers, down, _ = await self._compression.stream(call, reply.status, headers, down)
         await down.start(reply.status, headers)
         if isinstance(reply.body, tuple):
             for chunk in reply.body:
@@ -352,9 +368,12 @@ async def _media(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:
+async def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:
+    """Beside the loop: a few bytes may become as many as the limit lets them."""
+    if encoding.strip().lower() in IDENTITY:
+        return body
     try:
-        return decode(encoding, [body], limit)
+        return await to_thread(decode, encoding, [body], limit)
     except Refusal as refused:
         kind = {413: TooLarge, 415: UnsupportedMedia}.get(refused.status, BadRequest)
         raise kind(str(refused), code=refused.code, headers=refused.headers) from None

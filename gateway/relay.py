@@ -11,6 +11,7 @@ from gateway.attempt import Attempt, Outgoing, Spoilt, value_of
 from gateway.call import Call
 from gateway.clock import Clock
 from gateway.closing import Closing
+from gateway.compression import Compression
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, Header, stream_event
 from gateway.failures import cut_short, disguised
@@ -35,8 +36,9 @@ Decorate = Callable[[Call, list[Header]], list[Header]]
 class Relay:
     """Passes replies on. `decorate` gives an answer our headers."""
 
-    def __init__(self, closing: Closing, decorate: Decorate, clock: Clock) -> None:
+    def __init__(self, closing: Closing, decorate: Decorate, clock: Clock, compression: Compression) -> None:
         self._closing = closing
+        self._compression = compression
         self._decorate = decorate
         self._now_ns = clock.now_ns
         self._wall_ns = clock.wall_ns
@@ -117,6 +119,8 @@ class Relay:
             call.recording.keep(body)
         await self._closing.end(call, attempt, "served" if good else "failed", usage, good=good, code=code)
         headers = self._decorate(call, attempt.headers)
+        if len(body) >= self._compression.min_bytes and down.can_encode:
+            headers, body = await self._compression.answer(call, status, headers, body)
         if call.method != "HEAD" and status not in (204, 304):
             headers = [header for header in headers if header[0] != b"content-length"]
             headers.append((b"content-length", b"%d" % len(body)))
@@ -134,7 +138,9 @@ class Relay:
         headers = self._decorate(call, attempt.headers)
         if attempt.is_stream:  # events may be hidden from it or added to it
             headers = [header for header in headers if header[0] != b"content-length"]
-        feed, read, send = meter.feed, response.read, down.chunk
+        feed, read = meter.feed, response.read
+        headers, down, first = await self._compression.stream(call, response.status, headers, down, first, read)
+        send = down.chunk
         keep = None if call.recording is None else call.recording.keep
 
         def pushed(chunk: bytes) -> bool:

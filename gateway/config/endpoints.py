@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WithJsonSchema, 
 from gateway.config.values import (
     Amounts,
     BaseUrl,
+    Codings,
     FilePath,
     HeaderName,
     Headers,
@@ -73,6 +74,7 @@ class EndpointSettings(Section):
     trust_env: bool = False
     verify: bool = True
     ca_file: FilePath | None = None
+    accepts: Codings = ()
     body_limit: Size | None = None
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
+from gateway.config.compression import CompressionSettings
 from gateway.config.endpoints import ModelSettings, PriceSettings, ProviderSettings, WorkerSettings
 from gateway.config.machine import RecordsSettings, ServerSettings, StateSettings
 from gateway.config.overload import OverloadSettings
@@ -58,6 +59,7 @@ class Settings(Section):
     breaker: BreakerSettings = BreakerSettings()
     overload: OverloadSettings = OverloadSettings()
     hedge: HedgeSettings = HedgeSettings()
+    compression: CompressionSettings = CompressionSettings()
     providers: dict[Name, ProviderSettings] = Field(default_factory=dict)
     models: dict[PublicName, ModelSettings] = Field(default_factory=dict)
     workers: dict[Name, WorkerSettings] = Field(default_factory=dict)

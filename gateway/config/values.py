@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -334,6 +334,7 @@ TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Network = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed)]
 Rate = Annotated[str, AfterValidator(_rate)]
+Codings = Annotated[tuple[Literal["zstd", "gzip"], ...], BeforeValidator(_listed)]
 Rates = Annotated[tuple[Rate, ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Listen = Annotated[str, AfterValidator(_listen)]

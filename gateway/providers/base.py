@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal
 
+from gateway.codings import Coding
 from gateway.errors import Header
 from gateway.providers.asked import typed
 from gateway.server.headers import RequestRules, ResponseRules
@@ -107,6 +108,7 @@ class Provider:
     request_rules: RequestRules = field(default_factory=lambda: RequestRules("http"))  # what may go up
     response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
     max_concurrent: int = 100
+    accepts: tuple[Coding, ...] = ()  # in which long requests may be sent, the favourite first
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
     attempt_header: bytes = b""  # the request header that tells the attempt's id, so that both sides can be compared
     pools: PoolUse | None = None  # of a worker: what a call takes of which pools

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-
 from gateway.providers.base import Meter, Verdict
+from gateway.server.bodies import decoder
+from gateway.server.refusal import Refusal
 from gateway.usage import Usage
 
-#: A chunk may become so long, and no longer: what a few bytes can blow up to is not our business to hold.
-MOST_BYTES = 4_194_304
-
-#: Window sizes by encoding: gzip with its header, zlib with its own.
-_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+#: What a reply may become decoded, and no more: what a few bytes can blow up to is not our business to read.
+MOST_BYTES = 16_777_216
 
 
 def plain(meter: Meter, encoding: bytes) -> Meter:
@@ -21,23 +18,22 @@ def plain(meter: Meter, encoding: bytes) -> Meter:
 
 class EncodedMeter(Meter):
     """Passes the bytes on as they are, and lets another meter read a decoded copy. Nothing can be hidden from such a
-    reply; one whose encoding is not known, or that is broken, is estimated from its request."""
+    reply; one whose encoding is not known, that is broken, or that becomes too long, is estimated from its request."""
 
     def __init__(self, inner: Meter, encoding: bytes) -> None:
         self._inner = inner
-        window = _WINDOWS.get(encoding)
-        self._decoder = None if window is None else zlib.decompressobj(window)
-        self._is_readable = window is not None
+        self._is_readable = True
+        try:
+            self._decoder = decoder(encoding, MOST_BYTES)
+        except Refusal:
+            self._is_readable = False
 
     def feed(self, chunk: bytes) -> bytes:
-        if self._decoder is not None:
+        if self._is_readable:
             try:
-                self._inner.feed(self._decoder.decompress(chunk, MOST_BYTES))
-                self._is_readable = not self._decoder.unconsumed_tail
-            except zlib.error:
+                self._inner.feed(self._decoder.feed(chunk))
+            except Refusal:
                 self._is_readable = False
-            if not self._is_readable:
-                self._decoder = None
         return chunk
 
     def finish(self, complete: bool) -> tuple[bytes, Usage, Verdict]:
