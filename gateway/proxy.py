@@ -252,10 +252,11 @@ class Proxy:
     async def _gather(self, call: Call, match: Match, inbound: Inbound, leaving: Leaving) -> None:
         """A worker's request is read as a whole where it can be sent shorter then."""
         accepts = call.targets[0].provider.accepts
-        if accepts and match.route.dialect == "plain" and inbound.unread:
-            if self._compression.gathers(accepts, call.raw_headers, inbound.length):
-                call.body = b"".join([chunk async for chunk in inbound.chunks()])
-                leaving.watch()
+        if not accepts or match.route.dialect != "plain" or not inbound.unread:
+            return
+        if self._compression.gathers(accepts, call.raw_headers, inbound.length):
+            call.body = b"".join([chunk async for chunk in inbound.chunks()])
+            leaving.watch()
 
     def _outgoing(self, call: Call, match: Match, live: Live, inbound: Inbound, form: Form | None) -> Outgoing:
         target = call.targets[0]

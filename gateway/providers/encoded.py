@@ -8,7 +8,7 @@ from gateway.server.refusal import Refusal
 from gateway.usage import Usage
 
 #: What a reply may become decoded, and no more: what a few bytes can blow up to is not our business to read.
-MOST_BYTES = 16_777_216
+MOST_BYTES = 8_388_608
 
 
 def plain(meter: Meter, encoding: bytes) -> Meter:
