@@ -65,7 +65,7 @@ async def measure(names: list[str]) -> tuple[float, float]:
     for policy in policies:
         policy.provide(gate)
     pipeline = Pipeline(policies, store, metrics, scheduler)
-    provider = Provider("p", KINDS["openai"], "http://p", b"", client=None, max_concurrent=1000)  # type: ignore[arg-type]
+    provider = Provider("p", KINDS["openai"], "http://p", b"", client=None, max_concurrent=1000)  # type: ignore[arg-type]  # nothing is sent
     use = gate.pools.use("m", {"tokens": "tokens", "requests": "requests"}) if "pool" in names else None
     target = Target(provider, "m", "m", FixedQuote(), pools=use)  # type: ignore[arg-type]  # a stand-in
     outcome = Outcome("served", 200, Usage(input_tokens=200, output_tokens=300), 5 * 10**8, True, attempted=True)
