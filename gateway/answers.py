@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.metrics import Metrics
+from gateway.usage import Usage
 
 #: What an entry costs besides its answer.
 _OVERHEAD_BYTES = 1_024
@@ -33,6 +34,7 @@ class Answer:
     cost_pusd: int
     made_ns: int
     expires_ns: int
+    usage: Usage | None = None  # what its call was billed by
 
     @property
     def size(self) -> int:

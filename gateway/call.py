@@ -51,11 +51,12 @@ class Facts:
 @dataclass(slots=True)
 class Reply:
     """An answer made here instead of upstream (a cache hit, a list of models). A tuple is a recorded stream: it goes
-    out chunk for chunk."""
+    out chunk for chunk, `pause_s` apart."""
 
     status: int
     headers: list[Header]
     body: bytes | tuple[bytes, ...] | AsyncIterator[bytes]
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

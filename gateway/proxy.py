@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, to_thread
+from asyncio import CancelledError, sleep, to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -294,7 +294,9 @@ class Proxy:
         headers, down, _ = await self._compression.stream(call, reply.status, headers, down)
         await down.start(reply.status, headers)
         if isinstance(reply.body, tuple):
-            for chunk in reply.body:
+            for number, chunk in enumerate(reply.body):
+                if number and reply.pause_s:
+                    await sleep(reply.pause_s)
                 await down.chunk(chunk)
         else:
             async for chunk in reply.body:

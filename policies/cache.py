@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
@@ -20,6 +20,8 @@ from gateway.interest import Interest
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
 from gateway.recording import Room
+from gateway.reshape import ROUTES as RESHAPED
+from gateway.reshape import stream_of, whole_of
 
 _MIB = 1_048_576
 _NS = 1_000_000_000
@@ -43,7 +45,14 @@ _NOT_REPLAYED = frozenset(
     (b"content-length", b"date", b"age", b"retry-after", b"retry-after-ms", b"set-cookie", b"x-upstream-request-id")
 )
 
+#: Forms of one answer: whole, a stream, an OpenAI stream that ends with its usage.
+_WHOLE, _STREAM, _STREAM_USAGE = _FORMS = (b"w", b"s", b"u")
+_TOLD_APART = frozenset(("chat", "completions"))
+#: A longer answer is not given in another form than it came in: reshaping happens on the loop.
+_RESHAPED_BYTES = 262_144
+
 Seconds = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[int, Field(ge=0, le=10_000)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -78,6 +87,7 @@ class Cache(Policy):
     sampled: bool = False  # also calls whose temperature is above 0, or not said
     share: Literal["client", "org"] = "client"
     single_flight: bool = True  # identical calls in the air together make one upstream call
+    pace_ms: Milliseconds = 0  # between two chunks of a stream that is given again
 
     fail_open: ClassVar[bool] = True
     after: ClassVar[tuple[str, ...]] = ("identity", "access", "idempotency", "quota")
@@ -99,9 +109,10 @@ class Cache(Policy):
         if not self._is_fit(call) or not (wish.look or wish.keep):
             self._say(call, b"bypass")
             return
-        key = self._key(call)
+        base, form = self._key(call), _form_of(call)
+        key = base + form
         if wish.look:
-            answer = await self._look(call, key, wish)
+            answer = await self._look(call, base, form, wish)
             if answer is not None:
                 call.answer(self._replay(call, answer))
                 return
@@ -118,20 +129,24 @@ class Cache(Policy):
         try:
             call.tap(self.answer_mib * _MIB, self._room)
             outcome = yield
-            answer = self._answer(call, key, outcome, models, ttl_s)
+            answer = self._answer(call, base, outcome, models, ttl_s)
             if answer is not None:
                 self._answers.put(key, answer)
         finally:
             if leads:
                 self._answers.land(key, interest, answer)
 
-    async def _look(self, call: Call, key: bytes, wish: Wish) -> Answer | None:
-        """What was kept, or what another call is about to bring."""
+    async def _look(self, call: Call, base: bytes, form: bytes, wish: Wish) -> Answer | None:
+        """What was kept, in whichever form it came, or what another call is about to bring."""
+        key = base + form
         while True:
             answer = self._answers.get(key)
-            if answer is not None:
-                is_fresh = wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS
-                return answer if is_fresh else None
+            if answer is not None and self._is_fresh(answer, wish):
+                return answer
+            if call.route.name in RESHAPED:
+                answer = self._reshaped(call.route.name, base, form, wish)
+                if answer is not None:
+                    return answer
             flight = self._answers.flight(key) if self.single_flight and self.mode == "enforce" else None
             if flight is None:
                 return None
@@ -139,6 +154,27 @@ class Cache(Policy):
             if answer is not None:
                 call.notes["shared_flight"] = True
                 return answer
+
+    def _is_fresh(self, answer: Answer, wish: Wish) -> bool:
+        return wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS
+
+    def _reshaped(self, route: str, base: bytes, form: bytes, wish: Wish) -> Answer | None:
+        """An answer that came in another form, in this one; kept in it, too."""
+        for other in _FORMS:
+            found = self._answers.get(base + other) if other != form else None
+            if found is None or not self._is_fresh(found, wish) or found.size > _RESHAPED_BYTES:
+                continue
+            chunks: tuple[bytes, ...] | None = found.chunks
+            if found.is_stream:
+                body = whole_of(route, b"".join(found.chunks), found.usage)
+                chunks = None if body is None else (body,)
+            if chunks is not None and form != _WHOLE:
+                chunks = stream_of(route, chunks[0], usage=form == _STREAM_USAGE)
+            if chunks is not None:
+                answer = replace(found, headers=_retyped(found.headers, form), is_stream=form != _WHOLE, chunks=chunks)
+                self._answers.put(base + form, answer)
+                return answer
+        return None
 
     def _ttl_s(self, call: Call) -> int:
         route = call.route.name
@@ -164,7 +200,7 @@ class Cache(Policy):
         return True
 
     def _key(self, call: Call) -> bytes:
-        """A digest of all that the answer depends on."""
+        """A digest of all that the answer depends on, but for the form it is wanted in."""
         digest = hashlib.blake2b(digest_size=24)
         owner = call.client.org if self.share == "org" else f"{call.client.org}\0{call.client.id}"
         targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
@@ -174,7 +210,8 @@ class Cache(Policy):
             if name not in _NO_QUESTION and not name.startswith(_NO_QUESTION_PREFIXES):
                 digest.update(b"\0%b\0%b" % (name, value))
         digest.update(b"\0\0")
-        digest.update(orjson.dumps(call.json, option=orjson.OPT_SORT_KEYS))
+        body = _asked(call.json) if call.route.name in RESHAPED else call.json
+        digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
         return digest.digest()
 
     def _answer(self, call: Call, key: bytes, outcome: Outcome, models: set[str], ttl_s: int) -> Answer | None:
@@ -205,6 +242,7 @@ class Cache(Policy):
             cost_pusd=sum([row.cost_pusd for row in call.attempts]),
             made_ns=made_ns,
             expires_ns=made_ns + ttl_s * _NS,
+            usage=outcome.usage,
         )
 
     def _replay(self, call: Call, answer: Answer) -> Reply:
@@ -226,11 +264,38 @@ class Cache(Policy):
             (b"x-tidegate-saved", saved),
             (b"x-tidegate-cost", b"0"),
         ]
-        return Reply(answer.status, headers, answer.chunks if answer.is_stream else answer.chunks[0])
+        chunks = answer.chunks if answer.is_stream else answer.chunks[0]
+        return Reply(answer.status, headers, chunks, self.pace_ms / 1000)
 
     def _say(self, call: Call, result: bytes) -> None:
         call.reply_headers.append((b"x-tidegate-cache", result))
         self._lookups.add((call.route.name, result.decode()))
+
+
+def _form_of(call: Call) -> bytes:
+    """The form in which the answer is wanted."""
+    if not call.facts.stream or call.route.name not in RESHAPED:
+        return _WHOLE
+    return _STREAM_USAGE if call.facts.asked_usage and call.route.name in _TOLD_APART else _STREAM
+
+
+def _asked(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without what says in which form the answer is wanted. What no provider would take stays."""
+    asked = dict(body)
+    if isinstance(asked.get("stream", False), bool):
+        asked.pop("stream", None)
+    options = asked.get("stream_options")
+    if isinstance(options, dict) and isinstance(options.get("include_usage", False), bool):
+        rest = {name: value for name, value in options.items() if name != "include_usage"}
+        asked["stream_options"] = rest
+        if not rest:
+            del asked["stream_options"]
+    return asked
+
+
+def _retyped(headers: tuple[Header, ...], form: bytes) -> tuple[Header, ...]:
+    said = b"application/json" if form == _WHOLE else b"text/event-stream; charset=utf-8"
+    return (*[header for header in headers if header[0] != b"content-type"], (b"content-type", said))
 
 
 def _is_sound(stream: bytes) -> bool:

@@ -45,7 +45,7 @@ VARIANTS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"top_p": 0.5}, {}),
     ({"response_format": {"type": "json_object"}}, {}),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {}),
-    ({"stream": True}, {}),
+    ({"stream": True, "stream_options": {"include_obfuscation": False}}, {}),
     ({"temperature": 0.0, "logprobs": True}, {}),
     ({"unknown_field": 1}, {}),
     ({}, {"x_variant": "b"}),
