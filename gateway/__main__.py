@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "usage": ("gateway.cli.usage", "usage"),
     "cache": ("gateway.cli.cache", "app"),
     "budget": ("gateway.cli.budget", "app"),
+    "advise": ("gateway.cli.advise", "advise"),
 }
 
 

@@ -40,6 +40,7 @@ from gateway.pools import Pools
 from gateway.prices import Prices
 from gateway.providers import VOCABULARY
 from gateway.proxy import Proxy
+from gateway.questions import Questions
 from gateway.rebuild import rebuild
 from gateway.records.first import FirstKeys
 from gateway.records.options import Options
@@ -58,6 +59,7 @@ from gateway.targets import Target
 from gateway.wishes import CLAIMS
 
 if TYPE_CHECKING:
+    from gateway.advice.adviser import Adviser
     from gateway.config import Loaded, Settings
     from gateway.demo import DemoServer
     from gateway.server.exchange import Exchange
@@ -159,7 +161,8 @@ class Gateway:
         self._opened.push_async_callback(self.socket.aclose)
 
     def _wire(self) -> None:
-        concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock)
+        questions = Questions(self.records.pepper, self._started.records.questions)
+        concluder = Concluder(self.records.ledger, self.store, self.metrics, self.log, self.clock, questions)
         wall = ObjectWall(self.records.objects)
         closing = self._closing = Closing(wall, self.clock, concluder.conclude)
         relay = Relay(closing, concluder.decorate, self.clock, self.compression)
@@ -237,13 +240,28 @@ class Gateway:
         if self._control is None:
             from gateway.control.http.site import site
 
-            self._control = site(self.sight, self.directory, self._ids, self.clock)
+            self._control = site(self.sight, self.adviser, self.directory, self._ids, self.clock)
         return self._control
 
     @property
     def sight(self) -> Sight:
         """What the control API and `tidegate status` see."""
         return Sight(lambda: self.pools, self.store, self.scheduler, self.routing, self.clock)
+
+    @property
+    def adviser(self) -> Adviser:
+        """What could be saved."""
+        from gateway.advice.adviser import Adviser
+
+        records = self.records
+        return Adviser(
+            records.queries,
+            records.ledger.flush,
+            self.directory,
+            lambda: self._live.pipeline.policies,
+            self.resolve,
+            self.clock,
+        )
 
     @staticmethod
     async def _other(scope: Scope, receive: Any, send: Any) -> None:
@@ -395,6 +413,7 @@ class Gateway:
             "reload": reload,
             "status": status,
             "cache_purge": cache_purge,
+            "advise": self.adviser.advise,
         }
 
     @property

@@ -9,6 +9,7 @@ from gateway.calllog import CallLog
 from gateway.clock import Clock
 from gateway.errors import GatewayError, Header
 from gateway.metrics import Metrics
+from gateway.questions import NOTHING, Questions
 from gateway.ratelimit import headers as rate_headers
 from gateway.rates import charge_of
 from gateway.records.ledger import Ledger, LedgerFull
@@ -20,8 +21,11 @@ from gateway.usage import Usage
 class Concluder:
     """Ends calls. A cancelled call is concluded like any other: nothing here waits, and who gives way comes back."""
 
-    def __init__(self, ledger: Ledger, store: Store, metrics: Metrics, log: CallLog, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, store: Store, metrics: Metrics, log: CallLog, clock: Clock, questions: Questions
+    ) -> None:
         self._ledger = ledger
+        self._questions = questions
         self._store = store
         self._log = log
         self._now_ns = clock.now_ns
@@ -121,6 +125,7 @@ class Concluder:
         cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
         saving = call.notes.get("saving")
         saved = 0 if saving is None else saving.get("original_pusd", 0) - saving.get("actual_pusd", 0)
+        question, traits = self._questions.of(call) if call.client.id else NOTHING
         code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
         return CallRow(
             id=call.id,
@@ -155,6 +160,8 @@ class Concluder:
             estimated=usage.estimated,
             unpriced=last.unpriced if last is not None else False,
             notes={**call.notes, "observed": call.marks} if call.marks else call.notes or None,
+            question=question,
+            traits=traits,
         )
 
     def _write(self, call: Call, row: CallRow) -> None:

@@ -97,3 +97,4 @@ class RecordsSettings(Section):
     retention_days: Count = 90
     time_zone: TimeZone = "UTC"
     pepper_file: FilePath | None = None
+    questions: bool = True

@@ -79,6 +79,8 @@ class CallRow(msgspec.Struct, array_like=True):
     estimated: bool = False
     unpriced: bool = False
     notes: dict[str, object] | None = None
+    question: str | None = None  # a keyed digest of what was asked; see gateway/questions.py
+    traits: str | None = None  # what a downgrade and a later hour depend on, in words
 
 
 class ObjectRow(msgspec.Struct, array_like=True, frozen=True):

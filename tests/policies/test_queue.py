@@ -13,6 +13,7 @@ from gateway.clients import QuotaRules, Tier
 from gateway.conclude import Concluder
 from gateway.errors import BadRequest, GatewayError, RateLimited
 from gateway.metrics import Metrics
+from gateway.questions import Questions
 from gateway.usage import Usage
 
 PREMIUM = Tier("premium", priority=30, concurrent=1)
@@ -124,7 +125,7 @@ async def test_who_gives_way_to_others_is_concluded_even_if_cancelled_meanwhile(
     rows: list[Any] = []
     ledger: Any = SimpleNamespace(record=rows.append)
     log: Any = SimpleNamespace(write=lambda *_: None)
-    concluder = Concluder(ledger, bench.store, Metrics(), log, bench.clock)
+    concluder = Concluder(ledger, bench.store, Metrics(), log, bench.clock, Questions(b"a pepper of the test"))
     first, second = gate.call(), gate.call()
     await gate.pipeline.admit(first)
     waiting = asyncio.ensure_future(gate.pipeline.admit(second))

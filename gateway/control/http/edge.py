@@ -76,6 +76,7 @@ class Edge:
             raise InvalidKey("The control API needs a key with role viewer, service or admin; this key is not known.")
         if found[0].role == "client":
             raise Forbidden("The control API needs a key with role viewer, service or admin; this one is a client's.")
+        request.scope["role"] = found[0].role
 
 
 def _ours(error: Exception) -> GatewayError:

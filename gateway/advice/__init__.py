@@ -1,0 +1,1 @@
+"""What could be saved: the ledger's calls replayed under other rules."""
