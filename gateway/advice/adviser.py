@@ -108,7 +108,7 @@ class Adviser:
     ) -> dict[str, Any]:
         since_ns = calls[0].at_ns if len(calls) == MOST_CALLS else until_ns - days * _DAY_NS
         plan = self._plan(standing)
-        rules = [*cache_rules(plan, standing), *self._downgrades(calls, standing, days)]
+        rules = [*cache_rules(standing), *self._downgrades(calls, standing, days)]
         advice = advise(calls, plan, rules)
         basis = {
             "since": instant(since_ns),
@@ -158,9 +158,8 @@ class Adviser:
         for one in calls:
             key = (one.model, one.dialect)
             spent[key] = spent.get(key, 0) + one.cost_pusd
-        dear = sorted(
-            (key for key, cost in spent.items() if cost * 7 >= MODEL_PUSD * days), key=lambda key: -spent[key]
-        )
+        worth = [key for key, cost in spent.items() if cost * 7 >= MODEL_PUSD * days]
+        dear = sorted(worth, key=lambda key: -spent[key])
 
         def of(model: str, dialect: str) -> Callable[[Plan], Rule | None]:
             return lambda plan: downgrade_rule(plan, standing, model, dialect, self._find)
@@ -214,7 +213,12 @@ def _calls(connection: Connection, client: str, since_ns: int) -> list[Asked]:
     if client:
         query = query.where(table.c.client == client)
     rows = connection.execute(query.order_by(table.c.id.desc()).limit(MOST_CALLS)).all()
-    return [_asked(row) for row in reversed(rows) if row.outcome != "refused"]
+    return [_asked(row) for row in reversed(rows) if row.outcome != "refused" and not _is_repeated(row)]
+
+
+def _is_repeated(row: Any) -> bool:
+    """By its idempotency key: the first one counts, whatever the rules. Pages of our own likewise."""
+    return bool(row.outcome == "answered" and not row.saving)
 
 
 def _asked(row: Any) -> Asked:

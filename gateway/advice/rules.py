@@ -48,11 +48,10 @@ class Standing:
     has_peaks: bool
 
 
-def cache_rules(plan: Plan, standing: Standing) -> Iterator[Callable[[Plan], Rule | None]]:
+def cache_rules(standing: Standing) -> Iterator[Callable[[Plan], Rule | None]]:
     """Answers for longer, and also those that draw lots."""
     if standing.cache is None:
         return
-    routes = dict(standing.cache["routes"])
 
     def longer(plan: Plan) -> Rule | None:
         if plan.ttl_s >= DAY_S:
@@ -66,8 +65,8 @@ def cache_rules(plan: Plan, standing: Standing) -> Iterator[Callable[[Plan], Rul
             return None
         lines: Lines = {"policy.cache": {"sampled": True}}
         assumes = "the same words to the same question are good enough where the model draws lots"
-        wider = replace(plan, sampled=True, ttl_by_route=routes)
-        return Rule("caching", "Give answers again whose temperature is above 0, too.", assumes, wider, lines)
+        what = "Give answers again whose temperature is above 0, too."
+        return Rule("caching", what, assumes, replace(plan, sampled=True), lines)
 
     yield longer
     yield sampled

@@ -26,10 +26,14 @@ _SHOWN = (
     "units",
     "cost_usd",
     "charge_usd",
+    "saved_usd",
     "estimated",
     "unpriced",
 )
-_SPARE = ("attempts", "charge_usd", "cached_tokens", "failed", "estimated", "refused", "unpriced", "units", "day")
+_SPARE = (
+    "attempts", "charge_usd", "saved_usd", "cached_tokens", "failed", "estimated", "refused", "unpriced", "units",
+    "day",
+)  # fmt: skip
 _CALL_SHOWN = (
     "id",
     "started",
@@ -43,11 +47,13 @@ _CALL_SHOWN = (
     "input_tokens",
     "output_tokens",
     "cost_usd",
+    "saving",
+    "saved_usd",
 )
-_CALL_SPARE = ("provider", "input_tokens", "output_tokens", "route", "outcome", "started", "error")
+_CALL_SPARE = ("saved_usd", "provider", "input_tokens", "output_tokens", "route", "outcome", "started", "error")
 _NUMBERS = {*_SHOWN, "status"} - {"units"}
 #: Columns that are left out where they are nothing but zeros.
-_SELDOM = {"refused", "failed", "cached_tokens", "estimated", "unpriced", "input_tokens", "output_tokens"}
+_SELDOM = {"saved_usd", "refused", "failed", "cached_tokens", "estimated", "unpriced", "input_tokens", "output_tokens"}
 
 
 def usage(
