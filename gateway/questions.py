@@ -13,7 +13,7 @@ import orjson
 from gateway.abilities import wanted_of
 from gateway.call import Call
 from gateway.errors import GatewayError
-from gateway.wishes import accuracy_of, allows_downgrade, urgency_of
+from gateway.wishes import ACCURACY, ALLOW_DOWNGRADE, PRIORITY, accuracy_of, allows_downgrade, urgency_of
 
 #: Routes whose answers depend on nothing but what was sent.
 ROUTES = frozenset(("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens"))
@@ -27,7 +27,7 @@ NOTHING: tuple[str | None, str | None] = (None, None)
 
 
 class Questions:
-    """Digests are comparable within an org, as long as the pepper stays. About 4 us a call of 1 KB."""
+    """Digests are comparable within an org, as long as the pepper stays. About 5 us a call of 1 KB."""
 
     def __init__(self, pepper: bytes, is_on: bool = True) -> None:
         self._keyed = hmac.new(hmac.digest(pepper, b"tidegate questions", "sha256"), digestmod=sha256)
@@ -63,19 +63,24 @@ def _depends_on_it_alone(call: Call) -> bool:
 def _traits(call: Call) -> str | None:
     """Words, of what a downgrade and a later hour depend on; None where there is nothing to say."""
     words: list[str] = []
-    try:
-        urgency = urgency_of(call)
-        if urgency in ("urgent", "low"):
-            words.append(urgency)
-        if call.route.name in TEXTS:
-            words += wanted_of(call.json)
-            if accuracy_of(call) == "high":
-                words.append("exact")
-            allowed = allows_downgrade(call)
-            if allowed is not None:
-                words.append("allowed" if allowed else "kept")
-    except GatewayError:
-        return None  # such a call was refused
+    body, headers = call.json, call.headers
+    if call.route.name in TEXTS:
+        words += wanted_of(body)
     if call.facts.unbounded or call.facts.object_ids:
         words.append("unbounded")
+    if "metadata" in body or PRIORITY in headers or ACCURACY in headers or ALLOW_DOWNGRADE in headers:
+        words += _wishes(call)
     return " ".join(words) if words else None
+
+
+def _wishes(call: Call) -> list[str]:
+    try:
+        urgency, accuracy, allowed = urgency_of(call), accuracy_of(call), allows_downgrade(call)
+    except GatewayError:
+        return []  # such a call was refused
+    words: list[str] = [urgency] if urgency in ("urgent", "low") else []
+    if accuracy == "high":
+        words.append("exact")
+    if allowed is not None:
+        words.append("allowed" if allowed else "kept")
+    return words
