@@ -43,10 +43,13 @@ class Questions:
         return question, _traits(call) if call.reply is None else None
 
     def _digest(self, call: Call) -> str:
+        body = call.json
+        if "stream" in body:  # however it is to come
+            body = {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
         digest = self._keyed.copy()
         digest.update(b"\0".join((call.client.org.encode(), call.dialect.encode(), call.path, call.query, b"")))
-        digest.update(orjson.dumps(call.json, option=orjson.OPT_SORT_KEYS))
-        temperature = call.json.get("temperature")
+        digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+        temperature = body.get("temperature")
         draws = call.route.name in TEXTS and (temperature != 0 or isinstance(temperature, bool))
         return (SAMPLED if draws else FIXED) + digest.hexdigest()[:_HEX]
 

@@ -131,7 +131,7 @@ class Adviser:
         lines: Lines = {}
         for rule, _, _ in advice.applied:
             lines = joined(lines, rule.lines)
-        for more, its_lines in _without_saving(advice.after.upstream, standing, days):
+        for more, its_lines in without_saving(advice.after.upstream, standing, days):
             recommendations.append({**more, "basis": {**basis, "assumes": more["basis"]}, "toml": toml(its_lines)})
             lines = joined(lines, its_lines)
         return {
@@ -179,7 +179,7 @@ class Adviser:
         return Cheaper(to, targets[0].quote, frozenset(names), context_of(targets[0]))
 
 
-def _without_saving(calls: Sequence[Asked], standing: Standing, days: int) -> list[tuple[dict[str, Any], Lines]]:
+def without_saving(calls: Sequence[Asked], standing: Standing, days: int) -> list[tuple[dict[str, Any], Lines]]:
     """What saves no dollars by the price list, since tokens cost the same: fewer requests upstream, a lower peak."""
     found: list[tuple[dict[str, Any], Lines]] = []
     joins = merged(calls, 5 * _MS)

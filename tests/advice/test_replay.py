@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.advice.adviser import advise
+from gateway.advice.adviser import advise, without_saving
 from gateway.advice.replay import Asked, Cheaper, Plan, merged, replay
 from gateway.advice.rules import Lines, Standing, cache_rules, downgrade_rule, joined, toml
 from gateway.usage import Usage
@@ -145,6 +146,24 @@ def test_embeddings_within_a_moment_of_each_other_go_up_together() -> None:
     calls = [one._replace(at_ns=at) for at in (0, 4_000_000, 6_000_000, 9_000_000)]
     assert merged(calls, 5_000_000) == 2
     assert merged([calls[0], calls[1]._replace(client="other"), asked()], 5_000_000) == 0
+
+
+def test_calls_of_low_urgency_in_peak_hours_are_told_and_save_nothing() -> None:
+    low = frozenset({"low"})
+    calls = [asked(15, traits=low), asked(21.9, traits=low), asked(22.1, traits=low), asked(15)]
+    (told, lines), *more = without_saving(calls, STANDING, 7)
+    assert (told["type"], told["calls"], told["saving_usd"]) == ("offpeak", 2, "0")
+    assert lines == {"policy.offpeak": {"peak": "14:00-22:00"}}
+    assert more == []
+    assert without_saving(calls, replace(STANDING, has_peaks=True), 7) == []
+
+
+def test_batching_from_a_hundred_calls_a_week_on() -> None:
+    one = asked(route="embeddings")
+    off = replace(STANDING, batch={"enabled": False})
+    for count, wanted in ((101, ["batching"]), (100, [])):
+        assert [told["type"] for told, _ in without_saving([one] * count, off, 7)] == wanted
+    assert without_saving([one] * 200, replace(STANDING, batch={"enabled": True}), 7) == []
 
 
 def test_lines_are_toml_and_tables_come_together() -> None:
