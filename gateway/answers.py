@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.metrics import Metrics
+from gateway.scheduler import Loans
 from gateway.usage import Usage
 
 #: What an entry costs besides its answer.
@@ -45,11 +46,14 @@ class Answer:
 class Flight:
     """One call that is being made, and those who wait for the same answer."""
 
-    __slots__ = ("done", "followers", "interest")
+    __slots__ = ("call", "done", "followers", "interest", "loans", "share_pusd")
 
-    def __init__(self, interest: Interest) -> None:
+    def __init__(self, interest: Interest, call: str) -> None:
         self.interest = interest
+        self.call = call  # the id of the call that leads
+        self.loans = Loans()  # what the followers lend it
         self.followers = 0
+        self.share_pusd: int | None = None  # what each follower bears of the cost, once it has landed; None: nothing
         self.done: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
 
     async def answer(self) -> Answer | None:
@@ -100,9 +104,10 @@ class Answers:
         """The call with that key that is being made now."""
         return self._flights.get(key)
 
-    def take_off(self, key: bytes, interest: Interest) -> None:
-        """The caller makes the call; others may follow it until it has landed."""
-        self._flights[key] = Flight(interest)
+    def take_off(self, key: bytes, interest: Interest, call: str) -> Flight:
+        """The caller makes the call of that id; others may follow it until it has landed."""
+        flight = self._flights[key] = Flight(interest, call)
+        return flight
 
     def call_off(self, interest: Interest) -> None:
         """The call that it belongs to will bring nothing that others may have: they need not wait for its end."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.records.rows import AttemptRow
     from gateway.routes import Route
     from gateway.routing.told import Told
-    from gateway.scheduler import Placement, Queued
+    from gateway.scheduler import Loans, Placement, Queued
     from gateway.targets import Target
 
 #: Who a call belongs to before anybody is known; may do nothing.
@@ -142,6 +142,7 @@ class Call:
         "attempts",
         "beat",
         "body",
+        "borne_pusd",
         "client",
         "concluded",
         "deadline_ns",
@@ -159,6 +160,7 @@ class Call:
         "key",
         "left",
         "levels",
+        "loans",
         "marks",
         "memo",
         "method",
@@ -250,6 +252,9 @@ class Call:
         self.left = False  # the client did
         self.interest: Interest | None = None  # others who wait for the same answer
         self.first_bytes: Callable[[], Awaitable[bytes]] | None = None  # of a body that is passed on unread
+        self.loans: Loans | None = None  # places in the queue that they lend
+        #: Its part of a cost that calls answered together share; None: it bears its own.
+        self.borne_pusd: int | None = None
         self._estimate: tuple[Target, int | None, int | None, Estimate] | None = None
 
     def need(

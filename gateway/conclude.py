@@ -96,7 +96,8 @@ class Concluder:
             if row.model:
                 ours.append((b"x-tidegate-model", row.model.encode("ascii", "replace")))
             if call.concluded:
-                ours.append((b"x-tidegate-cost", dollars(sum([row.cost_pusd for row in call.attempts]))))
+                cost = sum([row.cost_pusd for row in call.attempts]) if call.borne_pusd is None else call.borne_pusd
+                ours.append((b"x-tidegate-cost", dollars(cost)))
             elif call.reserved_pusd:
                 ours.append((b"x-tidegate-reserved", dollars(call.reserved_pusd)))
             if len(call.attempts) > 1:
@@ -154,7 +155,9 @@ class Concluder:
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             cost_pusd=cost,
-            charge_pusd=charge_of(cost, call.client.tier.discount_percent),
+            charge_pusd=charge_of(
+                cost if call.borne_pusd is None else call.borne_pusd, call.client.tier.discount_percent
+            ),
             saved_pusd=saved,
             saving="" if saving is None else saving["method"],
             estimated=usage.estimated,

@@ -23,7 +23,7 @@ from gateway.metrics import Metrics
 from gateway.policy import Policy
 from gateway.ratelimit import refusal, span
 from gateway.routing.told import Told
-from gateway.scheduler import Option, Queued, Scheduler, Waiter
+from gateway.scheduler import Option, Placement, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
 from gateway.usage import Usage
@@ -137,6 +137,14 @@ class Pipeline:
     def spending(self, call: Call) -> list[Limit]:
         """The limits of money that bound this caller."""
         return [limit for policy in self.policies for limit in policy.spending(call)]
+
+    def place(self, call: Call) -> Placement | None:
+        """How this call would stand in the queue; None: nothing waits here."""
+        for policy in self.policies:
+            placement = policy.place(call) if policy.mode == "enforce" else None
+            if placement is not None:
+                return placement
+        return None
 
     async def _descend(self, steps: list[Step], call: Call) -> None:
         for step in steps:
@@ -324,6 +332,7 @@ class Pipeline:
             options=options(needs),
             resolve=resolve,
             ttl_s=HOLD_TTL_S,
+            loans=call.loans,
         )
         call.queued = Queued("immediate", 0, 0)
         waiting = self._scheduler.wait(waiter, call.queued)

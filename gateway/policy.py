@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.prices import Prices
     from gateway.results import Results
     from gateway.routing.told import Told
-    from gateway.scheduler import Scheduler
+    from gateway.scheduler import Placement, Scheduler
     from gateway.state.store import Limit, Store
     from gateway.targets import Target
 
@@ -74,6 +74,10 @@ class Policy:
     def spending(self, call: Call) -> Sequence[Limit]:
         """The limits of money that bound this caller, for those who save when little is left."""
         return ()
+
+    def place(self, call: Call) -> Placement | None:
+        """How this call would stand in the queue, for those who wait for another one's answer."""
+        return None
 
     async def heard(self, call: Call, target: Target, told: Told, at_ns: int) -> None:
         """A reply's head said at `at_ns` (monotonic) how the provider's own limits stand. Told when it came and again

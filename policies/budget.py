@@ -205,7 +205,9 @@ class Budget(Policy):
     def charged(self, call: Call, outcome: Outcome) -> int:
         """What the client is charged: the same figure as in the ledger's row of the call."""
         cost = outcome.cost_pusd
-        if len(call.attempts) > 1:
+        if call.borne_pusd is not None:
+            cost = call.borne_pusd
+        elif len(call.attempts) > 1:
             cost = sum([row.cost_pusd for row in call.attempts])
         return charge_of(cost, call.client.tier.discount_percent)
 

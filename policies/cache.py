@@ -13,12 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import Field
 
-from gateway.answers import Answer
+from gateway.answers import Answer, Flight
 from gateway.call import Call, Outcome, Reply
 from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
+from gateway.rates import charge_of
 from gateway.recording import Room
 from gateway.reshape import ROUTES as RESHAPED
 from gateway.reshape import stream_of, whole_of
@@ -50,6 +51,9 @@ _WHOLE, _STREAM, _STREAM_USAGE = _FORMS = (b"w", b"s", b"u")
 _TOLD_APART = frozenset(("chat", "completions"))
 #: A longer answer is not given in another form than it came in: reshaping happens on the loop.
 _RESHAPED_BYTES = 262_144
+
+#: A share is reserved and settled at once.
+_CHARGE_TTL_S = 60
 
 Seconds = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[int, Field(ge=0, le=10_000)]
@@ -87,12 +91,14 @@ class Cache(Policy):
     sampled: bool = False  # also calls whose temperature is above 0, or not said
     share: Literal["client", "org"] = "client"
     single_flight: bool = True  # identical calls in the air together make one upstream call
+    followers: Literal["free", "share"] = "free"  # share: they and the leader bear its cost in equal parts
     pace_ms: Milliseconds = 0  # between two chunks of a stream that is given again
 
     fail_open: ClassVar[bool] = True
     after: ClassVar[tuple[str, ...]] = ("identity", "access", "idempotency", "quota")
 
     def provide(self, gate: Gate) -> None:
+        self._gate = gate
         self._answers = gate.answers
         self._answers.max_bytes = self.max_mib * _MIB
         self._now = gate.clock.now_ns
@@ -101,10 +107,11 @@ class Cache(Policy):
         self._lookups = counter("tidegate_cache_lookups_total", "Look-ups in the cache.", ("route", "result"))
         self._saved = counter("tidegate_cache_saved_picodollars_total", "Cost that hits saved.", ("route",))
 
+    def concerns(self, call: Call) -> bool:
+        return self._ttl_s(call) > 0
+
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
         ttl_s = self._ttl_s(call)
-        if not ttl_s:
-            return
         wish = wish_of(call.headers.get(b"cache-control", b""))
         if not self._is_fit(call) or not (wish.look or wish.keep):
             self._say(call, b"bypass")
@@ -123,7 +130,7 @@ class Cache(Policy):
         interest = call.interest or Interest()  # a policy before this one may have others waiting already
         if leads:
             call.interest = interest
-            self._answers.take_off(key, interest)
+            call.loans = self._answers.take_off(key, interest, call.id).loans
         models = {target.model for target in call.targets}
         answer = None
         try:
@@ -134,6 +141,8 @@ class Cache(Policy):
                 self._answers.put(key, answer)
         finally:
             if leads:
+                if answer is not None and self.followers == "share":
+                    self._split(call, key, interest, answer)
                 self._answers.land(key, interest, answer)
 
     async def _look(self, call: Call, base: bytes, form: bytes, wish: Wish) -> Answer | None:
@@ -150,10 +159,44 @@ class Cache(Policy):
             flight = self._answers.flight(key) if self.single_flight and self.mode == "enforce" else None
             if flight is None:
                 return None
-            answer = await flight.answer()
+            answer = await self._follow(call, flight)
             if answer is not None:
                 call.notes["shared_flight"] = True
                 return answer
+
+    async def _follow(self, call: Call, flight: Flight) -> Answer | None:
+        """Waits for the leader, and lends it the place in the queue that this call would have."""
+        placement, scheduler = call.pipeline.place(call), self._gate.scheduler
+        if placement is not None:
+            flight.loans.lend(placement)
+            scheduler.reconsider(flight.call)
+        try:
+            answer = await flight.answer()
+        finally:
+            call.borne_pusd = flight.share_pusd
+            if placement is not None:
+                flight.loans.take_back(placement)
+                scheduler.reconsider(flight.call)
+        if call.borne_pusd:
+            await self._charge(call, call.borne_pusd)
+        return answer
+
+    def _split(self, call: Call, key: bytes, interest: Interest, answer: Answer) -> None:
+        """The leader and all who wait now bear its cost, whatever becomes of them afterwards."""
+        flight = self._answers.flight(key)
+        if flight is None or flight.interest is not interest or not flight.followers:
+            return
+        flight.share_pusd, call.borne_pusd = split(answer.cost_pusd, flight.followers)
+        call.notes["saving"] = _saving("single_flight", answer, call.borne_pusd)
+
+    async def _charge(self, call: Call, share_pusd: int) -> None:
+        """Takes a follower's share from its budgets. It was spent already, so nothing is refused for it."""
+        limits = call.pipeline.spending(call)
+        if limits:
+            hold = f"{call.id}:share"
+            charge_pusd = charge_of(share_pusd, call.client.tier.discount_percent)
+            await self._gate.store.reserve(hold, [(limit, 0) for limit in limits], _CHARGE_TTL_S)
+            await self._gate.store.settle(hold, [charge_pusd] * len(limits))
 
     def _is_fresh(self, answer: Answer, wish: Wish) -> bool:
         return wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS
@@ -246,23 +289,19 @@ class Cache(Policy):
         )
 
     def _replay(self, call: Call, answer: Answer) -> Reply:
-        saved = usd(answer.cost_pusd).encode()
+        borne_pusd = call.borne_pusd or 0
+        saved_pusd = answer.cost_pusd - borne_pusd
         self._lookups.add((call.route.name, "hit"))
-        self._saved.add((call.route.name,), answer.cost_pusd)
-        call.notes["saving"] = {
-            "method": "cache",
-            "original_pusd": answer.cost_pusd,
-            "actual_pusd": 0,
-            "of": answer.call,
-        }
+        self._saved.add((call.route.name,), saved_pusd)
+        call.notes["saving"] = _saving("cache" if call.borne_pusd is None else "single_flight", answer, borne_pusd)
         age_s = (self._now() - answer.made_ns) // _NS
         headers: list[Header] = [
             *answer.headers,
             (b"age", b"%d" % age_s),
             (b"x-tidegate-cache", b"hit"),
             (b"x-tidegate-cache-key", answer.key.encode()),
-            (b"x-tidegate-saved", saved),
-            (b"x-tidegate-cost", b"0"),
+            (b"x-tidegate-saved", usd(saved_pusd).encode()),
+            (b"x-tidegate-cost", usd(borne_pusd).encode() if borne_pusd else b"0"),
         ]
         chunks = answer.chunks if answer.is_stream else answer.chunks[0]
         return Reply(answer.status, headers, chunks, self.pace_ms / 1000)
@@ -270,6 +309,16 @@ class Cache(Policy):
     def _say(self, call: Call, result: bytes) -> None:
         call.reply_headers.append((b"x-tidegate-cache", result))
         self._lookups.add((call.route.name, result.decode()))
+
+
+def split(cost_pusd: int, followers: int) -> tuple[int, int]:
+    """What each follower and what the leader bears: equal parts, and the leader the rest, so nothing is lost."""
+    share = cost_pusd // (followers + 1)
+    return share, cost_pusd - share * followers
+
+
+def _saving(method: str, answer: Answer, actual_pusd: int) -> dict[str, Any]:
+    return {"method": method, "original_pusd": answer.cost_pusd, "actual_pusd": actual_pusd, "of": answer.call}
 
 
 def _form_of(call: Call) -> bytes:

@@ -78,9 +78,9 @@ class Queue(Policy):
         if call.queued is not None:
             return  # it waits already, and a reload has its needs declared anew
         self._scheduler.count(call.client.id, call.started_wall_ns)
-        call.placement = self._place(call)
+        call.placement = self.place(call)
 
-    def _place(self, call: Call) -> Placement:
+    def place(self, call: Call) -> Placement:
         claimed, longest_s, deadline_ns = urgency_of(call), longest_wait_of(call), deadline_wished(call)
         points = call.client.tier.priority
         if claimed is None and longest_s is None and deadline_ns is None:

@@ -1,5 +1,6 @@
 """The queue behind admission: calls that lack only what comes back wait here, the right ones first."""
 
+from gateway.scheduler.loans import Loans
 from gateway.scheduler.scheduler import Scheduler
 from gateway.scheduler.settings import QueueSettings
 from gateway.scheduler.view import LevelView, Snapshot, View
@@ -18,6 +19,7 @@ __all__ = [
     "LEVELS",
     "LevelName",
     "LevelView",
+    "Loans",
     "Option",
     "Placement",
     "QueueSettings",

@@ -55,7 +55,10 @@ class Roll:
     def band(self, entry: Entry, now: int) -> int:
         """Where its priority of now puts a call."""
         waiter = entry.waiter
-        points = priority(waiter.placement, now - entry.arrived_ns, self.requests(waiter.client), now)
+        waited_ns, requests = now - entry.arrived_ns, self.requests(waiter.client)
+        points = priority(waiter.placement, waited_ns, requests, now)
+        if waiter.loans is not None:
+            points = max(points, waiter.loans.priority(waited_ns, requests, now))
         return points // 10
 
     def add(self, entry: Entry) -> None:

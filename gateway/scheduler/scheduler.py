@@ -99,6 +99,13 @@ class Scheduler:
         """Whether anybody waits."""
         return bool(self._roll.entries)
 
+    def reconsider(self, call_id: str) -> None:
+        """What others lend that call changed; nothing where it does not wait."""
+        entry = self._roll.entries.get(call_id)
+        if entry is not None:
+            self._place(entry, self._now())
+            self.wake()
+
     def contended(self, held: Iterable[Held]) -> bool:
         """Whether others wait for one of these already: a newcomer does not overtake them."""
         return bool(self._roll.entries) and self._board.contended(held)

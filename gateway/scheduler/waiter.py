@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gateway.call import Held
 from gateway.wishes import Urgency
+
+if TYPE_CHECKING:
+    from gateway.scheduler.loans import Loans
 
 LevelName = Literal["immediate", "fast", "normal", "batch", "deferred"]
 
@@ -59,6 +62,7 @@ class Waiter:
     options: Sequence[Option]
     resolve: Callable[[], Sequence[Option]]
     ttl_s: float  # of the hold
+    loans: Loans | None = None  # places that others lend it
 
 
 @dataclass(slots=True)

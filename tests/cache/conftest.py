@@ -10,6 +10,8 @@ import httpx2
 import pytest
 
 CONFIG = """
+[server]
+metrics_public = true
 [providers.fake]
 kind = "openai"
 base_url = "{origin}/v1"
@@ -100,13 +102,19 @@ async def site(plain_server: Any, demo_process: Any) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def open_site(start_site: Any, demo_process: Any) -> AsyncIterator[Callable[..., Site]]:
+async def make_site(demo_process: Any) -> AsyncIterator[Callable[..., Site]]:
+    """A client of a gateway that was started already."""
     opened: list[Site] = []
 
-    def start(more: str) -> Site:
-        opened.append(Site(start_site(more), demo_process))
+    def make(server: Any) -> Site:
+        opened.append(Site(server, demo_process))
         return opened[-1]
 
-    yield start
+    yield make
     for site in opened:
         await site.http.aclose()
+
+
+@pytest.fixture
+def open_site(start_site: Any, make_site: Any) -> Callable[..., Site]:
+    return lambda more: make_site(start_site(more))

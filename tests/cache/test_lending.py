@@ -1,0 +1,85 @@
+"""Followers lend the leader their place in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from gateway.scheduler import Loans, Placement
+
+NARROW = """
+[providers.narrow]
+kind = "openai"
+base_url = "{origin}/v1"
+api_key = "upstream"
+max_concurrent = 1
+pass_headers = ["x-fake"]
+[models.narrow]
+targets = ["narrow/demo-small"]
+[policy.queue.claims]
+standard = "urgent"
+basic = "urgent"
+"""
+
+
+@pytest.fixture(scope="module")
+def narrow_server(start_site: Any, demo_process: Any) -> Any:
+    return start_site(NARROW.replace("{origin}", demo_process.origin))
+
+
+@pytest.fixture
+def narrow(narrow_server: Any, make_site: Any) -> Any:
+    return make_site(narrow_server)
+
+
+async def waiting(site: Any, number: int) -> None:
+    """Until so many calls stand in the queue."""
+    for _ in range(200):
+        if len(await queued(site)) == number:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"not {number} in the queue")
+
+
+async def queued(site: Any) -> list[str]:
+    text = (await site.http.get("/metrics")).text
+    line = next(line for line in text.splitlines() if line.startswith("tidegate_queue_waiting"))
+    return [""] * int(float(line.rsplit(" ", 1)[1]))
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_the_leader_counts_as_the_highest_of_its_group(narrow: Any, follows: bool) -> None:
+    ended: dict[str, float] = {}
+
+    async def ask(name: str, body: dict[str, Any], key: str, priority: str) -> None:
+        answer = await narrow.ask(body, key=key, x_tidegate_priority=priority, x_fake="latency-ms=700")
+        assert answer.status_code == 200, answer.text
+        ended[name] = time.monotonic()
+
+    one, two, three = (narrow.chat(model="narrow") for _ in range(3))
+    tasks = [asyncio.ensure_future(ask("holder", one, "acme", "normal"))]
+    await asyncio.sleep(0.2)
+    tasks.append(asyncio.ensure_future(ask("other", two, "sister", "normal")))
+    await waiting(narrow, 1)
+    tasks.append(asyncio.ensure_future(ask("leader", three, "acme", "low")))
+    await waiting(narrow, 2)
+    if follows:
+        tasks.append(asyncio.ensure_future(ask("follower", three, "acme", "high")))
+    await asyncio.gather(*tasks)
+    assert (ended["leader"] < ended["other"]) is follows
+
+
+def test_alike_places_are_counted_and_given_back() -> None:
+    loans, high, low = Loans(), Placement("high", 20, 1.0), Placement("low", 20, 1.0)
+    for placement in (high, high, low):
+        loans.lend(placement)
+    assert loans.priority(0, 100, 0) == 40
+    loans.take_back(high)
+    assert loans.priority(0, 100, 0) == 40
+    loans.take_back(high)
+    assert loans.priority(0, 100, 0) == 20
+    loans.take_back(low)
+    assert loans.priority(0, 100, 0) == 0

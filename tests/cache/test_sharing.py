@@ -1,0 +1,89 @@
+"""`followers = "share"`: who is answered by one call bears its cost together, to the last pico-dollar."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from policies.cache import split
+
+SHARE = """
+[clients.acme.budget]
+day_usd = 5.00
+[policy.cache]
+followers = "share"
+"""
+
+
+@pytest.fixture(scope="module")
+def sharing_server(start_site: Any) -> Any:
+    return start_site(SHARE)
+
+
+@pytest.fixture
+async def shared(sharing_server: Any, make_site: Any) -> Any:
+    return make_site(sharing_server)
+
+
+def pusd(dollars: str) -> int:
+    return int(Decimal(dollars) * 10**12)
+
+
+def test_parts_make_the_whole() -> None:
+    draw = random.Random(7)
+    for _ in range(2000):
+        cost, followers = draw.randrange(10 ** draw.randrange(1, 15)), draw.randrange(1, 600)
+        share, leader = split(cost, followers)
+        assert leader + share * followers == cost
+        assert 0 <= share <= leader < share + followers + 1
+
+
+async def test_the_cost_is_shared_to_the_last_picodollar(shared: Any) -> None:
+    site = shared
+    body = site.chat(max_tokens=7)
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=600; input=31") for _ in range(7)])
+    rows = {row["id"]: row for row in site.server.calls()}
+    mine = [rows[answer.headers["x-request-id"]] for answer in answers]
+    leader = next(row for row in mine if row["attempts"])
+    cost = 31 * 10**6 + 7 * 2 * 10**6
+    assert cost % 7
+    assert sum(row["charge_pusd"] for row in mine) == cost
+    assert max(row["charge_pusd"] for row in mine) - min(row["charge_pusd"] for row in mine) == cost % 7
+    assert leader["charge_pusd"] == max(row["charge_pusd"] for row in mine)
+    assert sum(row["saved_pusd"] for row in mine) == 6 * cost
+    assert {row["saving"] for row in mine} == {"single_flight"}
+    assert {pusd(answer.headers["x-tidegate-cost"]) for answer in answers} == {row["charge_pusd"] for row in mine}
+    status = site.server.command("budget", "show", "--json")
+    assert str(5 * 10**12 - cost) in status.stdout or "4.999955" in status.stdout, status.stdout + status.stderr
+
+
+async def test_a_later_hit_bears_nothing(shared: Any) -> None:
+    site = shared
+    body = site.chat()
+    await asyncio.gather(*[site.ask(body, x_fake="latency-ms=400") for _ in range(3)])
+    again = await site.ask(body, x_fake="latency-ms=400")
+    assert (again.headers["x-tidegate-cache"], again.headers["x-tidegate-cost"]) == ("hit", "0")
+
+
+async def test_a_follower_that_left_before_bears_nothing(shared: Any) -> None:
+    site = shared
+    body = site.chat(max_tokens=8)
+    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1000; input=10"))
+    await asyncio.sleep(0.3)
+    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1000; input=10"))
+    await asyncio.sleep(0.2)
+    follower.cancel()
+    answer = await leader
+    assert pusd(answer.headers["x-tidegate-cost"]) == 26 * 10**6
+
+
+async def test_a_failure_is_not_shared(shared: Any) -> None:
+    site = shared
+    body = site.chat()
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(3)])
+    rows = {row["id"]: row for row in site.server.calls()}
+    assert [rows[answer.headers["x-request-id"]]["charge_pusd"] for answer in answers] == [0, 0, 0]
