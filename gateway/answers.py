@@ -54,10 +54,12 @@ class Flight:
         self.loans = Loans()  # what the followers lend it
         self.followers = 0
         self.share_pusd: int | None = None  # what each follower bears of the cost, once it has landed; None: nothing
-        self.done: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Answer | None] | None = None  # made for the first follower
 
     async def answer(self) -> Answer | None:
         """Waits for it; None: it came to nothing that others may have. Who is cancelled has lost interest."""
+        if self.done is None:
+            self.done = asyncio.get_running_loop().create_future()
         self.interest.join()
         self.followers += 1
         try:
@@ -65,6 +67,11 @@ class Flight:
         finally:
             self.followers -= 1
             self.interest.leave()
+
+    def land(self, answer: Answer | None) -> None:
+        """Tells those who wait."""
+        if self.done is not None:
+            self.done.set_result(answer)
 
 
 class Answers:
@@ -112,7 +119,7 @@ class Answers:
     def call_off(self, interest: Interest) -> None:
         """The call that it belongs to will bring nothing that others may have: they need not wait for its end."""
         for key in [key for key, flight in self._flights.items() if flight.interest is interest]:
-            self._flights.pop(key).done.set_result(None)
+            self._flights.pop(key).land(None)
 
     def land(self, key: bytes, interest: Interest, answer: Answer | None) -> None:
         """The call ended; None: with nothing that others may have, so that one of them makes it anew."""
@@ -121,7 +128,7 @@ class Answers:
             return  # called off before
         del self._flights[key]
         interest.settle()
-        flight.done.set_result(answer)
+        flight.land(answer)
 
     def purge(self, wanted: Callable[[Answer], bool]) -> int:
         """Forgets the answers that are wanted gone; how many those were."""

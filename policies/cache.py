@@ -69,6 +69,9 @@ class Wish:
     max_age_s: int | None = None
 
 
+NO_WISH = Wish()
+
+
 @dataclass
 class Cache(Policy):
     """Only complete answers of success are kept, for the same client (or org, where `share` says so)."""
@@ -244,18 +247,15 @@ class Cache(Policy):
 
     def _key(self, call: Call) -> bytes:
         """A digest of all that the answer depends on, but for the form it is wanted in."""
-        digest = hashlib.blake2b(digest_size=24)
         owner = call.client.org if self.share == "org" else f"{call.client.org}\0{call.client.id}"
         targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
         path, query = call.path.decode(), call.query.decode("latin-1")
-        digest.update(orjson.dumps([owner, self.share, call.dialect, path, query, targets]))
-        for name, value in sorted(call.raw_headers):
-            if name not in _NO_QUESTION and not name.startswith(_NO_QUESTION_PREFIXES):
-                digest.update(b"\0%b\0%b" % (name, value))
-        digest.update(b"\0\0")
+        head = orjson.dumps([owner, self.share, call.dialect, path, query, targets])
+        said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
+        told = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
         body = _asked(call.json) if call.route.name in RESHAPED else call.json
-        digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-        return digest.digest()
+        asked = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(b"\0\0".join((head, *told, asked)), digest_size=24).digest()
 
     def _answer(self, call: Call, key: bytes, outcome: Outcome, models: set[str], ttl_s: int) -> Answer | None:
         """What is kept of the outcome, if it is one to keep: complete, a success, and of a model that was asked for."""
@@ -362,7 +362,7 @@ def _is_sound(stream: bytes) -> bool:
 def wish_of(header: bytes) -> Wish:
     """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
     if not header:
-        return Wish()
+        return NO_WISH
     look, keep, max_age_s = True, True, None
     for part in header.lower().split(b","):
         name, _, value = part.strip().partition(b"=")
