@@ -50,3 +50,19 @@ async def test_if_the_leader_fails_one_of_the_others_leads(site: Any) -> None:
     answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(4)])
     assert {answer.status_code for answer in answers} == {400}
     assert site.upstream() == before + 4
+
+
+async def test_an_answer_that_its_client_left_is_not_kept(site: Any) -> None:
+    body, before = site.chat(stream=True), site.demo.stats()["cancelled_calls"]
+    headers = {"authorization": "Bearer tg-acme-secret-key", "x-fake": "latency-ms=100; chunk-ms=300"}
+    async with site.http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        assert answer.headers["x-tidegate-cache"] == "miss"
+        async for _ in answer.aiter_raw():
+            break
+    for _ in range(100):
+        if site.demo.stats()["cancelled_calls"] != before:
+            break
+        await asyncio.sleep(0.02)
+    again = await site.ask(body, x_fake="latency-ms=100; chunk-ms=300")
+    assert again.headers["x-tidegate-cache"] == "miss"
+    assert again.content.endswith(b"data: [DONE]\n\n")
