@@ -280,7 +280,7 @@ class Gateway:
 
     def notices(self) -> dict[str, list[str]]:
         """By component, what an operator should know; calls are served all the same."""
-        return {"configuration": [self._refused_reload] if self._refused_reload else []}
+        return {"configuration": ["the last reload was refused (see the log)"] if self._refused_reload else []}
 
     async def reload(self) -> dict[str, Any]:
         """Reads the configuration anew and swaps; an invalid one raises ConfigError and leaves the old one live.

@@ -101,7 +101,7 @@ class Inbound:
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"The request body is larger than {self._limit:,} bytes, the most this gateway takes (body_limit). "
-            "Send less, or upload large files through /v1/files."
+            "Send less, in parts, or have the operator raise it."
         )
 
 

@@ -88,6 +88,8 @@ class Concluder:
     def decorate(self, call: Call, headers: list[Header]) -> list[Header]:
         """The answer's headers with ours added."""
         ours = [*headers, (b"x-request-id", call.id.encode())]
+        if call.dialect == "anthropic":
+            ours.append((b"request-id", call.id.encode()))  # where its SDKs look for it
         if call.levels:
             ours += rate_headers(call.dialect, call.levels, self._wall_ns())
         if call.attempts:

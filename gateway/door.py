@@ -78,6 +78,8 @@ class Door:
             (b"retry-after-ms", b"%d" % wait_ms),
             (b"x-request-id", id),
         ]
+        if dialect == "anthropic":
+            headers.append((b"request-id", id))
         if self.closed:
             headers.append((b"connection", b"close"))
         body = id.join(parts)

@@ -17,7 +17,7 @@ from gateway.closing import Closing
 from gateway.compression import Compression
 from gateway.deadline import check, told
 from gateway.downstream import Downstream
-from gateway.errors import BadUpstream, GatewayError, Header, Overloaded, Unavailable
+from gateway.errors import BadUpstream, GatewayError, Header, Internal, Overloaded, Unavailable
 from gateway.failures import cut_short, titled
 from gateway.hedge import Sending, race
 from gateway.providers.base import Provider
@@ -107,6 +107,10 @@ class Forwarder:
         except GatewayError as error:  # the body broke a rule while it was being passed on
             if attempt is not None and attempt.is_open:
                 await self._closing.end(call, attempt, "failed", Usage(), error)
+            raise
+        except Exception:  # a defect of ours: what the upstream did meanwhile counts
+            if attempt is not None and attempt.is_open:
+                await self._closing.end(call, attempt, "failed", self._closing.guess(call, attempt), Internal())
             raise
         finally:
             plan.end(choice)

@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 #: A worker's request that is safe to repeat is kept for that up to this size.
 KEPT_BYTES = 1_048_576
 
+#: Characters of a model's name.
+LONGEST_NAME = 256
+
 Receive = Callable[[], Any]
 
 
@@ -190,6 +193,8 @@ class Proxy:
             call.facts = kind.facts(match.route, call.json, call.body or b"")
         else:
             call.facts = kind.form_facts(match.route, form.fields, form.model)
+        if call.facts.model:
+            _check_name(call)
         holder = await self._wall.check(call, match, () if form is None else form.take_suspects())
         if match.route.name != "models":
             call.targets = self._routing.rank(live.resolver.targets(call, match, holder))
@@ -369,6 +374,15 @@ async def _media(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             raise UnsupportedMedia("The body is JSON, but its content-type says something else. Send application/json.")
         begun = begun or bool(begins)
         yield chunk
+
+
+def _check_name(call: Call) -> None:
+    """A model's name goes into headers, log lines and tables: what could not be one goes no further."""
+    name = call.facts.model or ""
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        call.facts.model = None
+        message = f"'model' is no model's name: it has control characters, or more than {LONGEST_NAME} characters."
+        raise BadRequest(message, param="model")
 
 
 async def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:

@@ -20,7 +20,7 @@ app = typer.Typer(help="Budgets: how they stand, top-ups, overrides, history.", 
 _NS = 1_000_000_000
 _OF = typer.Argument(help="Whose budget: client:acme, org:sales or key:KEY_ID.", metavar="SCOPE:ID")
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory [the configuration's].")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Data directory (default: the configuration's).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, money as decimal strings.")]
 Span = Annotated[str, typer.Option("--span", help="day or month.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the history.")]
@@ -42,7 +42,7 @@ def top_up(
     usd: Annotated[str, typer.Argument(help="How many dollars more.")],
     reason: Reason,
     span: Span = "month",
-    period: Annotated[str, typer.Option(help="Which one: 2026-11 or 2026-11-24 [the current one].")] = "",
+    period: Annotated[str, typer.Option(help="Which one: 2026-11 or 2026-11-24 (default: the current one).")] = "",
     config: Config = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -64,7 +64,7 @@ def override(
     span: Span = "month",
     until: Annotated[
         str | None,
-        typer.Option(help="Until when: 2026-12-01, 2026-11-24T18:00Z, or 6h, 7d from now [the next change]."),
+        typer.Option(help="Until when: 2026-12-01, 2026-11-24T18:00Z, or 6h, 7d from now (default: the next change)."),
     ] = None,
     config: Config = None,
     data_dir: DataDir = None,

@@ -27,7 +27,9 @@ def purge(
     model: Annotated[str, typer.Option(help="Only answers of this model (its public name).")] = "",
     key: Annotated[str, typer.Option(help="Only the answer with this x-tidegate-cache-key.")] = "",
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Data directory [the configuration's].")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Data directory (default: the configuration's).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Forget answers: those of a client, org, model or key, or all of them. The next such call goes upstream."""

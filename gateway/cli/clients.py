@@ -38,7 +38,7 @@ def list_clients(config: ConfigOption = None, data_dir: DataOption = None, as_js
 @clients_app.command("create")
 def create_client(
     id: Annotated[str, typer.Argument(help="Its id: up to 64 letters, digits and . _ @ -")],
-    org: Annotated[str | None, typer.Option(help="The org it belongs to [its own].")] = None,
+    org: Annotated[str | None, typer.Option(help="The org it belongs to (default: its own).")] = None,
     tier: Annotated[str, typer.Option(help="A tier of gateway.toml.")] = "basic",
     model: ModelOption = None,
     route: RouteOption = None,

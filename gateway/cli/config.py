@@ -191,7 +191,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
     for number, step in enumerate(report["policies"], 1):
         after = f"after {', '.join(step['after'])}" if step["after"] else ""
         settings = "  ".join(f"{key} = {_short(value)}" for key, value in step["settings"].items())
-        typer.echo(f"  {number:>2}. {step['policy']:<12} {step['mode']:<8} {after:<16} {settings}".rstrip())
+        typer.echo(f"  {number:>2}. {step['policy']:<12} {step['mode']:<8} {after:<16}  {settings}".rstrip())
     typer.echo("\nProviders:")
     for name, one in report["providers"].items():
         key = "" if one["key"] or report["demo"] else "  no key"

@@ -43,10 +43,18 @@ def list_keys(
 def create_key(
     client: Annotated[str, typer.Argument(help="The client it belongs to.")],
     role: Annotated[str, typer.Option(help="client, service, viewer or admin.")] = "client",
-    model: Annotated[list[str] | None, typer.Option(help="A model it may use, repeatable [the client's].")] = None,
-    route: Annotated[list[str] | None, typer.Option(help="A route it may use, repeatable [the client's].")] = None,
-    worker: Annotated[list[str] | None, typer.Option(help="A worker it may use, repeatable [the client's].")] = None,
-    days: Annotated[float | None, typer.Option(help="Days until it expires; parts of one are allowed [never].")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model it may use, repeatable (default: the client's).")
+    ] = None,
+    route: Annotated[
+        list[str] | None, typer.Option(help="A route it may use, repeatable (default: the client's).")
+    ] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="A worker it may use, repeatable (default: the client's).")
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Days until it expires; parts of one are allowed (default: never).")
+    ] = None,
     config: ConfigOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,

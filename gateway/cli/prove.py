@@ -15,7 +15,7 @@ def prove(
     key: Annotated[str, typer.Option(envvar="TIDEGATE_CLIENT_KEY", help="The key that floods and bursts.")],
     model: Annotated[str, typer.Option(help="Model of the calls, of one output token each.")],
     other_key: Annotated[
-        str, typer.Option(help="Another client's key, whose calls must not starve [the same key].")
+        str, typer.Option(help="Another client's key, whose calls must not starve (default: the same).")
     ] = "",
     burst: Annotated[int, typer.Option(min=1, help="Calls at the same moment.")] = 100,
     allowed: Annotated[

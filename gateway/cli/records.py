@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -40,7 +41,7 @@ def ask_running(config: Path | None, data_dir: Path | None, absent: str, verb: s
 
     if data_dir is None:
         try:
-            data_dir = Path(load(config).settings.server.data_dir)
+            data_dir = Path(load(config, patient=True).settings.server.data_dir)
         except ConfigError as error:
             show_problems(error)
             raise typer.Exit(1) from None
@@ -57,7 +58,7 @@ def _loaded(config: Path | None, data_dir: Path | None, verb: str) -> Loaded | N
     from gateway.config import ConfigError, load, show_problems
 
     try:
-        return load(config)
+        return load(config, patient=True)
     except ConfigError as error:
         if config is None and data_dir is not None and verb not in _NEED_CONFIGURATION:
             return None
@@ -80,8 +81,12 @@ async def _ask(data_dir: Path, loaded: Loaded | None, verb: str, args: dict[str,
 
 
 async def _open_and_do(data_dir: Path, loaded: Loaded | None, verb: str, args: dict[str, Any]) -> Any:
+    import structlog
+
     from gateway.records.store import Records, RecordsError
 
+    # What is logged on the way is no part of the result.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = None if loaded is None else loaded.settings
     try:
         records = await (Records.open(data_dir) if settings is None else _as_configured(data_dir, settings))

@@ -15,7 +15,8 @@ from gateway.cli.flags import ConfigOption
 def reload(
     config: ConfigOption = None,
     data_dir: Annotated[
-        str | None, typer.Option("--data-dir", help="Data directory of the running gateway [the configuration's].")
+        str | None,
+        typer.Option("--data-dir", help="Data directory of the running gateway (default: the configuration's)."),
     ] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for its answer.")] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
@@ -29,7 +30,7 @@ def reload(
     from gateway.control.socket import AdminError, NotRunningError, ask_within
 
     try:
-        where = Path(load(config).settings.server.data_dir if data_dir is None else data_dir)
+        where = Path(load(config, patient=True).settings.server.data_dir if data_dir is None else data_dir)
     except ConfigError as error:
         _refused(str(error), error.as_json(), as_json)
     try:

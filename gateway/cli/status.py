@@ -31,7 +31,7 @@ def status(
     from gateway.control.socket import AdminError, NotRunningError, ask
 
     try:
-        settings = load(config, {} if data_dir is None else {"server.data_dir": data_dir}).settings
+        settings = load(config, {} if data_dir is None else {"server.data_dir": data_dir}, patient=True).settings
     except ConfigError as error:
         show_problems(error)
         raise typer.Exit(1) from None

@@ -63,13 +63,15 @@ def usage(
     since: Annotated[
         str | None, typer.Option(help="From when: 2026-11-24, 2026-11-24T10:00Z, or 90m, 24h, 7d ago.")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Until when, likewise [now].")] = None,
+    until: Annotated[str | None, typer.Option(help="Until when, likewise (default: now).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Filter, repeatable: client=acme, model=gpt-4o, ...")] = None,
     calls: Annotated[bool, typer.Option("--calls", help="The newest calls instead of sums.")] = False,
     call: Annotated[str | None, typer.Option(help="One call and its attempts, by its id.")] = None,
     limit: Annotated[int, typer.Option(help="How many calls.", min=1, max=1000)] = 100,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file [./gateway.toml].")] = None,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Data directory [the configuration's].")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Data directory (default: the configuration's).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, money as decimal strings.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:

@@ -98,7 +98,9 @@ class EndpointSettings(Section):
             url = BASE_URLS.get(str(data.get("kind")), "")
         elif data.get("kind") == "anthropic":
             # Some of its SDKs want a base URL with /v1; ours is without, as its own documentation has it.
-            url = url.rstrip("/").removesuffix("/v1")
+            url = url.rstrip("/")
+            while url.endswith("/v1"):
+                url = url.removesuffix("/v1")
         return {**data, "base_url": url}
 
     @model_validator(mode="after")
@@ -107,6 +109,8 @@ class EndpointSettings(Section):
             raise wrong('client = "httpx" beside trust_env = true: the native client takes no proxy', "trust_env")
         if self.api_key is not None and self.api_key_file is not None:
             raise wrong("api_key or api_key_file, not both", "api_key_file")
+        if not all(key.isascii() and key.isprintable() for key in self.every_key):
+            raise wrong("a key that a header can carry: printable ASCII without line breaks", "api_key")
         if not self.base_url:
             raise wrong('a base URL: base_url = "http://127.0.0.1:9001"', "base_url")
         return self

@@ -12,6 +12,7 @@ from gateway.config.problems import Path, Problem, split
 from gateway.config.source import Source
 
 _REFERENCE = re.compile(r"\$(\$?)\{([^}]*)\}")
+_OPEN = re.compile(r"(?<!\$)\$\{[^}]*$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -21,6 +22,7 @@ class Expansion:
 
     source: Source
     env: Mapping[str, str]
+    patient: bool = False  # a variable that is not set stays as it is written
     expanded: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
@@ -50,10 +52,17 @@ class Expansion:
             value = self.env.get(name, "")
             if value:
                 return value
+            if not has_default and self.patient:
+                return found[0]
             if not has_default:
                 self._unset(path, name)
+            elif "${" in default:
+                self._lacking(path, f"${{{found[2]}}} has a reference in its default", "write one reference, or set it")
             return default
 
+        if _OPEN.search(text) is not None:
+            self._lacking(path, "a reference ${ without its end }", "write ${NAME}; $${ is the text ${ itself")
+            return text
         return _REFERENCE.sub(replaced, text)
 
     def _unset(self, path: Path, name: str) -> None:

@@ -65,12 +65,17 @@ class Loaded:
 
 
 def load(
-    path: FilePath | None = None, flags: Mapping[str, str] | None = None, env: Mapping[str, str] = os.environ
+    path: FilePath | None = None,
+    flags: Mapping[str, str] | None = None,
+    env: Mapping[str, str] = os.environ,
+    *,
+    patient: bool = False,
 ) -> Loaded:
     """Settings from the file at `path`, else at $TIDEGATE_CONFIG, else ./gateway.toml, else of no file at all.
 
     A flag ({"server.listen": "0.0.0.0:80"}) counts over the environment (TIDEGATE__SERVER__LISTEN), that over the
-    file, that over the default. Raises ConfigError with everything that is wrong.
+    file, that over the default. Raises ConfigError with everything that is wrong. `patient`: for who uses no provider,
+    so references to variables that only the server's environment has stay as they are written.
     """
     found = find(path, env)
     source = None if found is None else read(found)
@@ -78,7 +83,7 @@ def load(
     problems: list[Problem] = []
     expanded: set[Path] = set()
     if source is not None:
-        expansion = Expansion(source, env)
+        expansion = Expansion(source, env, patient)
         layers.data = expansion.of(layers.data)
         problems, expanded = expansion.problems, expansion.expanded
     layers.add_environment(env)

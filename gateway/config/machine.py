@@ -93,7 +93,7 @@ class RecordsSettings(Section):
 
     url: Annotated[str, AfterValidator(_records_url)] = "sqlite"
     durability: Literal["process", "power"] = "process"
-    journal: Annotated[Size, Field(ge=MIB)] = 32 * MIB
+    journal: Annotated[Size, Field(ge=MIB, le=65_536 * MIB)] = 32 * MIB
     retention_days: Count = 90
     time_zone: TimeZone = "UTC"
     pepper_file: FilePath | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -148,6 +149,10 @@ def _hint(path: Path) -> str:
     return f"add a line {path[-1]} = ..."
 
 
+#: User and password in a URL.
+_USERINFO = re.compile(r"//[^/@\s\"']+@")
+
+
 def shown(path: Path, data: Any) -> str:
     """The value at a path as TOML, short, and hidden where it may be a credential."""
     try:
@@ -156,7 +161,7 @@ def shown(path: Path, data: Any) -> str:
         return ""
     if any(isinstance(part, str) and (sounds_secret(part) or part in ("headers", "query")) for part in path[-2:]):
         return f"{_sort(value)} (hidden)"
-    text = plain_text(value)
+    text = _USERINFO.sub("//***@", plain_text(value))
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({_sort(value)})"
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,7 +135,8 @@ def _price(value: Any) -> Decimal:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value < 10**9:
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if not is_number or not isfinite(value) or not 0 <= value < 10**9:
         raise wrong("a number of seconds, 0 or more")
     return float(value)
 

@@ -98,7 +98,9 @@ class Journal:
 def _replace(path: Path, header: Header, parts: list[bytes]) -> None:
     """The new file takes the old one's place whole or not at all."""
     new = path.with_suffix(".new")
-    with new.open("wb") as file:
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, 0o600)  # one of an earlier version may be there
         file.write(seal(header, b"".join(parts)))
         file.flush()
         os.fsync(file.fileno())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.config import load
+
 OPENAI = '[providers.openai]\nkind = "openai"\napi_key = "{}"\n'
 
 
@@ -34,6 +36,16 @@ def test_an_unset_variable_stops_start_up_and_names_file_line_table_and_key(prob
     assert (problem.table, problem.key) == ("providers.openai", "api_key")
     assert problem.message == f"environment variable OPENAI_API_KEY is {'empty' if env else 'not set'}"
     assert "${OPENAI_API_KEY:-default}" in problem.hint
+
+
+@pytest.mark.parametrize(("text", "said"), [("${NOPE", "without its end"), ("${A:-${B}}", "in its default")])
+def test_half_a_reference_and_one_in_another_are_refused(problems, text, said):
+    assert said in problems(OPENAI.format(text), {"B": "2"})[0].message
+
+
+def test_who_uses_no_provider_needs_none_of_its_variables(write):
+    path = write(OPENAI.format("${NOT_HERE}"))
+    assert load(path, {}, {}, patient=True).settings.providers["openai"].key == "${NOT_HERE}"
 
 
 def test_an_unset_variable_is_guessed_at(problems):

@@ -285,3 +285,19 @@ def test_an_encoded_stream_that_breaks_is_cut_and_not_spoilt(server: Any) -> Non
     assert b"stream_cut" not in got
     assert b"upstream_connection_lost" not in got
     assert not got.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x00", "\x1b[31mred", "x" * 300])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
+def test_a_models_name_is_one(server: Any, demo_process: Any, path: str, name: str) -> None:
+    """It would stand in headers, in log lines and on terminals."""
+    before = demo_process.stats()["calls"]
+    status, headers, page = server.request("POST", path, {**MESSAGE, "input": "x", "model": name})
+    assert status == 400
+    assert "model" in json.loads(page)["error"]["message"]
+    assert len(page) < 1000
+    assert demo_process.stats()["calls"] == before
+    (row,) = [row for row in server.calls() if row["id"] == headers["x-request-id"]]
+    assert (row["outcome"], row["model"]) == ("refused", "")
+    if path == "/v1/messages":
+        assert headers["request-id"] == headers["x-request-id"]
