@@ -14,8 +14,10 @@ from urllib.parse import unquote
 from gateway import logs
 from gateway.answers import Answer, Answers
 from gateway.assemble import Clients, assemble, people
+from gateway.batches import Batches
 from gateway.call import Call
 from gateway.calllog import CallLog
+from gateway.carrier import Carrier
 from gateway.clients import BudgetRules
 from gateway.clock import Clock
 from gateway.closing import Closing
@@ -84,6 +86,7 @@ class Gateway:
     adjustments: Adjustments
     results: Results
     answers: Answers
+    batches: Batches
     prices: Prices
     pools: Pools
     time_zone: str
@@ -130,6 +133,7 @@ class Gateway:
         self.adjustments = Adjustments(await self.records.adjustments.load())
         self.results = Results(self.records.results, self.clock, self.metrics)
         self.answers = Answers(self.clock, self.metrics)
+        self.batches = Batches()
         self.records.on_erased = self._forget
         self.store = MemoryStore(self.clock, Journal(Path(server.data_dir) / "limits.snapshot"), self.metrics)
         await self.store.start()
@@ -168,8 +172,26 @@ class Gateway:
         relay = Relay(closing, concluder.decorate, self.clock, self.compression)
         forwarder = Forwarder(self.records.ledger, closing, relay, self.clock, self.routing, self.compression)
         self._ids = Ids()
+        self._carrier = Carrier(
+            self.records.ledger,
+            concluder,
+            wall,
+            forwarder,
+            self.clock,
+            self.routing,
+            self.metrics,
+            self.compression,
+        )
         self._proxy = Proxy(
-            lambda: self._live, forwarder, concluder, wall, self.clock, self._ids, self.routing, self.compression
+            lambda: self._live,
+            forwarder,
+            concluder,
+            wall,
+            self.clock,
+            self._ids,
+            self.routing,
+            self._carrier,
+            self.compression,
         )
         self._pages: Callable[..., Awaitable[None]] | None = None
         self._control: Callable[..., Awaitable[None]] | None = None
@@ -212,7 +234,7 @@ class Gateway:
 
     def cut(self) -> None:
         """Calls that are cancelled from now on are so because of us."""
-        self._closing.cutting = True
+        self._closing.cutting = self._carrier.closing.cutting = True
 
     @property
     def calls(self) -> int:
@@ -343,6 +365,8 @@ class Gateway:
         self._take(settings)
         self.pools = Pools(settings.pools, self.clock, self._runs)
         live, self._clients = assemble(settings, self, self._clients)
+        if self.batches.are_used and not VOCABULARY.is_loaded:
+            self.background(_load_vocabulary())  # the first batch is not to wait for it
         return live
 
     def _take(self, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from gateway.state.store import Level, Limit
 from gateway.usage import Estimate, Usage
 
 if TYPE_CHECKING:
+    from gateway.batches import Seat
     from gateway.heartbeat import Beat
     from gateway.pipeline import Pipeline
     from gateway.records.rows import AttemptRow
@@ -180,7 +181,9 @@ class Call:
         "reply",
         "reply_headers",
         "reserved_pusd",
+        "rides",
         "route",
+        "seat",
         "shadows",
         "started_ns",
         "started_wall_ns",
@@ -242,6 +245,8 @@ class Call:
         self.reserved_pusd = 0  # worst-case cost that was reserved
         self.levels: list[tuple[Limit, Level]] = []  # how the caller's limits stand, for the answer's headers
         self.applying = ""  # the policy that speaks now
+        self.seat: Seat | None = None  # it may go up together with others
+        self.rides = False  # and does: the slot and the provider's request are another one's
         self.pipeline: Pipeline  # of the configuration that the call began with
         self.demo = False  # answered by the fake provider inside
         self.upstream_ns = 0  # time spent waiting for upstream

@@ -50,8 +50,11 @@ class Forwarder:
         clock: Clock,
         routing: Routing,
         compression: Compression,
+        *,
+        hedges: bool = True,
     ) -> None:
         self._compression = compression
+        self._hedges = hedges
         self._routing = routing
         self._ledger = ledger
         self._closing = closing
@@ -88,7 +91,7 @@ class Forwarder:
                 await sleep(choice.pause_s)
             attempt = self._intend(call, plan, choice)
             await self._ledger.durable()
-            hedge = plan.hedge(choice) if self._routing.rules.hedge.enabled else None
+            hedge = plan.hedge(choice) if self._routing.rules.hedge.enabled and self._hedges else None
             if hedge is None:
                 response = await self._send(call, attempt, outgoing)
             else:

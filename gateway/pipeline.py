@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -27,6 +27,9 @@ from gateway.scheduler import Option, Placement, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
 from gateway.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.batches import Seat
 
 #: Shadow limits that are kept ready.
 MOST_SHADOWS = 50_000
@@ -193,7 +196,7 @@ class Pipeline:
     async def _observe(self, step: Step, call: Call) -> None:
         """Decides and records, lets pass: needs go to shadow limits, every other effect is taken back."""
         before = (call.targets, len(call.needs), call.reply, list(call.reply_headers))
-        place = call.placement, call.not_before_ns
+        place = call.placement, call.not_before_ns, call.seat
         call.targets = list(call.targets)
         try:
             applied = step.apply(call)
@@ -207,14 +210,14 @@ class Pipeline:
                     call.pending.append((step, generator))
             elif step.is_coroutine:
                 await cast("Awaitable[None]", applied)
-            if call.reply is not before[2] or call.targets != before[0] or call.not_before_ns != place[1]:
+            if call.reply is not before[2] or call.targets != before[0] or (call.not_before_ns, call.seat) != place[1:]:
                 self._mark(step, call, "would change the call")
         except GatewayError as error:
             self._mark(step, call, error.code)
         finally:
             shadows = call.needs[before[1] :]
             call.targets, call.reply, call.reply_headers = before[0], before[2], before[3]
-            call.placement, call.not_before_ns = place
+            call.placement, call.not_before_ns, call.seat = place
             del call.needs[before[1] :]
             call.shadows.extend(shadows)
 
@@ -260,6 +263,8 @@ class Pipeline:
 
     async def _reserve(self, call: Call) -> None:
         """The one store call of a call that does not wait."""
+        if call.seat is not None and await self._board(call, call.seat):
+            return
         target = call.targets[0] if call.targets else None
         held, waiting = _split(call.needs, call, target)
         call.hold = call.id
@@ -286,6 +291,43 @@ class Pipeline:
             raise self._refusal(held + waiting, grant)
         else:
             call.held = held + waiting
+
+    async def _board(self, call: Call, seat: Seat) -> bool:
+        """Joins calls that go up together soon: with all that it needs itself, but no slot and no provider request.
+        False: there are none with room, or it can't have the rest at once."""
+        if call.not_before_ns or not seat.has_room:
+            return False
+        call.rides = True
+        held, waiting = _split(call.needs, call, seat.target)
+        if not self._scheduler.contended(waiting):
+            call.hold = call.id
+            self._scheduler.holding.add(call.id)
+            wants = [(limit, amount) for _, limit, amount, _ in held + waiting]
+            grant = await self._store.reserve(call.id, wants, HOLD_TTL_S)
+            if grant.granted and seat.board():
+                call.levels = [(one[1], level) for one, level in zip(held + waiting, grant.levels, strict=False)]
+                call.held = held + waiting
+                return True
+            if grant.granted:
+                await self._store.release(call.id)
+        call.rides = False
+        return False
+
+    async def _take_along(self, call: Call, seat: Seat) -> None:
+        """A call's turn has come: those who wait for the same go with it, as far as they have all else they need."""
+        if call.targets[0] is not seat.target:
+            return  # it goes where the others don't
+        seat.lead()
+        attempt = len(call.attempts)
+        for other in seat.companions():
+            if not other.has_room:
+                break
+            mate = other.call
+            mate.rides = True
+            held = [one for need in mate.needs if need.waits if (one := _resolved(need, mate, other.target, attempt))]
+            if not (other.board() and await self._scheduler.take_along(mate.id, Option(0, held))):
+                other.leave()
+                mate.rides = False
 
     def _too_early(self, call: Call) -> GatewayError:
         """Off-peak without a queue to wait in."""
@@ -338,7 +380,14 @@ class Pipeline:
         waiting = self._scheduler.wait(waiter, call.queued)
         if call.beat is not None and call.placement.heartbeat_s:
             waiting = beating(waiting, call, call.beat, self._scheduler, call.placement.heartbeat_s)
-        option = await waiting
+        if call.seat is None:
+            option = await waiting
+        else:
+            call.seat.stand()
+            try:
+                option = await waiting
+            finally:
+                call.seat.stand_no_more()
         call.notes["queued_ms"] = call.queued.waited_ms
         call.held += option.held
         if option.target:
@@ -346,6 +395,8 @@ class Pipeline:
                 call.targets[option.target],
                 *[one for i, one in enumerate(call.targets) if i != option.target],
             ]
+        if call.seat is not None and not call.rides:
+            await self._take_along(call, call.seat)
 
     async def _reserve_shadows(self, call: Call) -> None:
         """Observed needs are counted on limits of their own, so that observing never takes from what is enforced."""

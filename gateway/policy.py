@@ -12,6 +12,7 @@ from gateway.call import Call, Outcome
 
 if TYPE_CHECKING:
     from gateway.answers import Answers
+    from gateway.batches import Batches
     from gateway.clock import Clock
     from gateway.directory import Directory
     from gateway.errors import Dialect
@@ -42,6 +43,7 @@ class Gate(Protocol):
     results: Results
     pools: Pools
     answers: Answers
+    batches: Batches
     time_zone: str
 
     def resolve(self, model: str, dialect: Dialect) -> list[Target]:

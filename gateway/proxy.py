@@ -13,6 +13,7 @@ from gateway.arrival import Arrival, Scope
 from gateway.attempt import Outgoing
 from gateway.bodies import ClientGone, Inbound
 from gateway.call import Call, Reply
+from gateway.carrier import Carrier
 from gateway.clock import Clock
 from gateway.closing import CUT
 from gateway.compression import Compression
@@ -80,6 +81,7 @@ class Proxy:
         clock: Clock,
         ids: Ids,
         routing: Routing,
+        carrier: Carrier,
         compression: Compression,
         router: Router | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class Proxy:
         self._clock = clock
         self._ids = ids
         self._routing = routing
+        self._carrier = carrier
         self._compression = compression
         self._router = router or Router()
         self._models = ModelsPage()
@@ -209,6 +212,11 @@ class Proxy:
         if call.reply is not None:
             await self._answer(call, call.reply, down)
             return
+        outgoing = self._outgoing(call, match, live, inbound, form)
+        if call.seat is None:
+            await self._forwarder.run(call, outgoing, down)
+        else:
+            await self._carrier.run(call, call.seat, outgoing, down)
         await self._gather(call, match, inbound, leaving)
         await self._forwarder.run(call, self._outgoing(call, match, live, inbound, form), down)
 

@@ -195,7 +195,7 @@ def _worst(amount: Amount | None, call: Call, target: Target) -> int:
     if isinstance(amount, int):
         return amount
     if amount == "requests":
-        return 1
+        return 0 if call.rides else 1  # several calls may go up as one request
     if amount == "bytes":
         length = call.header(b"content-length") or b""
         return max(call.facts.prompt_bytes, int(length) if length.isdigit() else 0)
@@ -223,7 +223,7 @@ def _used(amount: Amount | None, unit: str, call: Call, outcome: Outcome) -> int
     if isinstance(amount, int):
         return amount
     if amount == "requests":
-        return 1
+        return 0 if call.rides else 1
     if outcome.target is None or amount is None:
         return 0
     return usage.units.get(amount, _worst(amount, call, outcome.target))

@@ -55,6 +55,7 @@ class Queue(Policy):
         "downgrade",
         "budget",
         "pool",
+        "batch",
     )
 
     def __post_init__(self) -> None:
@@ -105,7 +106,9 @@ class Queue(Policy):
             heartbeat_s=self.heartbeat_s if self.heartbeat else 0.0,
         )
 
-    def _slots_of(self, call: Call, target: Target) -> Limit:
+    def _slots_of(self, call: Call, target: Target) -> Limit | None:
+        if call.rides:
+            return None  # another call holds the one that both go up with
         provider = target.provider
         found = self._slots.get(provider)
         if found is None:

@@ -26,6 +26,7 @@ DEFAULT_POLICIES = (
     "downgrade",
     "budget",
     "pool",
+    "batch",
     "queue",
 )
 

@@ -419,6 +419,22 @@ class Scheduler:
         self._grant(entry, lane, spot, option, now)
         return True
 
+    async def take_along(self, id: str, option: Option) -> bool:
+        """Grants a waiting call out of its turn, since another one's grant has room for it: with no more than `option`,
+        if that is there and nobody waits for it. Whether it did."""
+        entry = self._roll.entries.get(id)
+        if entry is None or entry.done or entry.lane is None or self._board.contended(option.held):
+            return False
+        if option.held:
+            wants = [(limit, amount) for _, limit, amount, _ in option.held]
+            if not (await self._store.reserve(id, wants, entry.waiter.ttl_s)).granted:
+                return False
+        self._waits.observe((entry.queued.level,), (self._now() - entry.arrived_ns) / SECOND_NS)
+        self.leave(entry)
+        if not entry.future.done():
+            entry.future.set_result(option)
+        return True
+
     def _lacks(self, entry: Entry, spot: Spot, grant: Grant, now: int) -> None:
         """Parks it at the limit that takes longest to come back; nowhere if one never does."""
         lacks = grant.lacks
