@@ -212,13 +212,12 @@ class Proxy:
         if call.reply is not None:
             await self._answer(call, call.reply, down)
             return
+        await self._gather(call, match, inbound, leaving)
         outgoing = self._outgoing(call, match, live, inbound, form)
         if call.seat is None:
             await self._forwarder.run(call, outgoing, down)
         else:
             await self._carrier.run(call, call.seat, outgoing, down)
-        await self._gather(call, match, inbound, leaving)
-        await self._forwarder.run(call, self._outgoing(call, match, live, inbound, form), down)
 
     async def _read(self, call: Call, match: Match, inbound: Inbound, live: Live) -> Form | None:
         """The body: parsed where it is JSON, its fields read where it is a form, passed on unread only where it can
