@@ -230,7 +230,7 @@ async def test_ten_thousand_cancels_errors_and_time_outs_leave_nothing_held(benc
                     await gate.pipeline.settle(one, Outcome("refused", 429, Usage()))
                 else:
                     running.append(one)
-        assert (await bench.store.levels([gate.slots_of(None, gate.target)]))[0].remaining >= 0
+        assert (await bench.store.levels([gate.slots_of(SimpleNamespace(rides=False), gate.target)]))[0].remaining >= 0
     for task in waiting.values():
         task.cancel()
     await asyncio.gather(*waiting.values(), return_exceptions=True)
