@@ -28,6 +28,13 @@ class Access(Policy):
             raise Forbidden(f"This key may not use the route '{route}'.", code="route_not_allowed")
         if call.worker and not may_use(client, key, "workers", call.worker):
             raise Forbidden(f"This key may not use the worker '{call.worker}'.", code="worker_not_allowed")
+        if _names_a_file(call) and not may_use(client, key, "models", ""):
+            raise Forbidden(
+                "This key may use some models only, and those in the file of a batch are not read. "
+                "Send its requests one by one, or with a key for all models.",
+                code="model_not_allowed",
+                param="input_file_id",
+            )
         asked = call.facts.model
         if asked is not None and not may_use(client, key, "models", asked):
             allowed = [t for t in call.targets if may_use(client, key, "models", t.model)]
@@ -37,6 +44,11 @@ class Access(Policy):
         for also in call.facts.more_models:
             if not may_use(client, key, "models", also):
                 raise _refused(also)
+
+
+def _names_a_file(call: Call) -> bool:
+    """A batch whose requests stand in a file, with models that nobody has checked."""
+    return call.route.name == "batches" and isinstance(call.json, dict) and "input_file_id" in call.json
 
 
 def _refused(model: str) -> Forbidden:

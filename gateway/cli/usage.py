@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.records import ask_records
+from gateway.cli.records import ask_records, fail
 
 _NS = 1_000_000_000
 _AGO = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -79,6 +79,8 @@ def usage(
     from gateway.records.queries import CALL_FILTERS
     from gateway.records.schema import DIMENSIONS
 
+    if as_json and as_csv:
+        fail("--json or --csv, not both")
     filters = _filters(only or [], CALL_FILTERS if calls else DIMENSIONS)
     if call is not None:
         _print_call(ask_records(config, data_dir, "call", id=call), as_json, as_csv)

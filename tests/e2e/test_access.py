@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai import OpenAI
 
 CHAT = {"model": "demo-small", "messages": [{"role": "user", "content": "SECRET-PROMPT-WORDS"}]}
 CONFIG = """
@@ -97,6 +98,18 @@ def test_model_scopes(server: Any) -> None:
     listed = json.loads(server.request("GET", "/v1/models", key="tg-narrow-of-the-test")[2])
     assert {model["id"] for model in listed["data"]} == {"demo-small", "smart"}
     assert server.request("GET", "/v1/models/demo-large", key="tg-narrow-of-the-test")[0] == 404
+
+
+def test_a_batch_of_unread_models_needs_a_key_for_all(server: Any) -> None:
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {**CHAT, "model": "demo-large"}}
+    for key, wanted in (("tg-narrow-of-the-test", 403), ("tg-rival-of-the-test", 200)):
+        with OpenAI(base_url=f"{server.address}/v1", api_key=key, max_retries=0) as sdk:
+            file = sdk.files.create(file=("b.jsonl", json.dumps(line).encode()), purpose="batch")
+        asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        status, _, page = server.request("POST", "/v1/batches", asked, key=key)
+        assert status == wanted
+        if wanted == 403:
+            assert json.loads(page)["error"]["code"] == "model_not_allowed"
 
 
 def test_route_and_worker_scopes(server: Any) -> None:
