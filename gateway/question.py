@@ -1,0 +1,134 @@
+"""What a call asks, apart from who asks and how it is carried; and what of its outcome is an answer to keep.
+
+Shared by all policies that give an answer again (../docs/cache.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from gateway.answers import Answer
+from gateway.call import Call, Outcome
+
+_NS = 1_000_000_000
+
+#: Routes that draw lots unless the temperature is 0.
+_SAMPLED = frozenset(("chat", "completions", "responses", "messages"))
+
+#: Request headers that say nothing of what is asked: who asks, from where, how it is carried.
+_NO_QUESTION = frozenset(
+    b"accept-encoding accept-language authorization baggage cache-control connection content-length cookie date "
+    b"expect forwarded host idempotency-key keep-alive origin pragma priority proxy-authorization referer te "
+    b"traceparent tracestate trailer transfer-encoding upgrade user-agent via x-api-key x-client-id x-real-ip "
+    b"x-request-id".split()
+)
+_NO_QUESTION_PREFIXES = (b"x-stainless-", b"x-tidegate-", b"x-forwarded-", b"sec-")
+
+#: Headers of the first answer that are not true of a later one, or are secrets.
+_NOT_REPLAYED = frozenset(
+    (b"content-length", b"date", b"age", b"retry-after", b"retry-after-ms", b"set-cookie", b"x-upstream-request-id")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the caller's cache-control says."""
+
+    look: bool = True  # no-cache: do not look
+    keep: bool = True  # no-store: do not keep
+    max_age_s: int | None = None
+
+
+def wish_of(header: bytes) -> Wish:
+    """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
+    if not header:
+        return Wish()
+    look, keep, max_age_s = True, True, None
+    for part in header.lower().split(b","):
+        name, _, value = part.strip().partition(b"=")
+        if name == b"no-store":
+            look = keep = False
+        elif name == b"no-cache":
+            look = False
+        elif name == b"max-age" and value.strip(b'"').isdigit():
+            max_age_s = int(value.strip(b'"')[:10])
+            look = look and max_age_s > 0
+    return Wish(look, keep, max_age_s)
+
+
+def stands_alone(call: Call, *, sampled: bool) -> bool:
+    """Whether the answer depends on the question alone, and makes nothing that stays at the provider. `sampled`: also
+    where lots are drawn."""
+    body, route = call.json, call.route.name
+    if call.facts.unbounded or call.facts.object_ids or body.get("background"):
+        return False
+    if route == "responses" and body.get("store") is not False:
+        return False
+    if route == "chat" and body.get("store"):
+        return False
+    if route in _SAMPLED and not sampled:
+        temperature = body.get("temperature")
+        return temperature is not None and not isinstance(temperature, bool) and temperature == 0
+    return True
+
+
+def digest_of(call: Call, share: Literal["client", "org"], body: object) -> bytes:
+    """A digest of all that the answer depends on: whose it is, where it goes, its headers, and `body` of its JSON."""
+    digest = hashlib.blake2b(digest_size=24)
+    owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
+    targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
+    path, query = call.path.decode(), call.query.decode("latin-1")
+    digest.update(orjson.dumps([owner, share, call.dialect, path, query, targets]))
+    for name, value in sorted(call.raw_headers):
+        if name not in _NO_QUESTION and not name.startswith(_NO_QUESTION_PREFIXES):
+            digest.update(b"\0%b\0%b" % (name, value))
+    digest.update(b"\0\0")
+    digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    return digest.digest()
+
+
+def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_ns: int, ttl_s: int) -> Answer | None:
+    """What is kept of the outcome, if it is one to keep: complete, a success, and of one of `models`: those that the
+    call was asked of. `made_ns` is monotonic."""
+    target, chunks = outcome.target, outcome.chunks
+    if outcome.kind != "served" or not outcome.complete or outcome.status != 200 or target is None or not chunks:
+        return None
+    if target.model not in models:
+        return None
+    headers = tuple(header for header in outcome.headers if header[0] not in _NOT_REPLAYED)
+    is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    if any(name == b"content-encoding" for name, _ in headers):
+        return None
+    if is_stream and not _is_sound(b"".join(chunks)):
+        return None
+    return Answer(
+        key=key.hex(),
+        org=call.client.org,
+        client=call.client.id,
+        model=call.facts.model or "",
+        provider=target.provider.name,
+        call=call.id,
+        status=outcome.status,
+        headers=(*headers, (b"x-tidegate-model", target.model.encode("ascii", "replace"))),
+        is_stream=is_stream,
+        chunks=chunks if is_stream else (b"".join(chunks),),
+        cost_pusd=sum([row.cost_pusd for row in call.attempts]),
+        made_ns=made_ns,
+        expires_ns=made_ns + ttl_s * _NS,
+    )
+
+
+def _is_sound(stream: bytes) -> bool:
+    """Whether every event says JSON, but for OpenAI's end mark: what a client could not read is not given again."""
+    for line in stream.split(b"\n"):
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data != b"[DONE]":
+            try:
+                orjson.loads(data)
+            except orjson.JSONDecodeError:
+                return False
+    return True
