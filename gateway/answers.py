@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.clock import Clock
 from gateway.errors import Header
@@ -13,6 +14,10 @@ from gateway.interest import Interest
 from gateway.metrics import Metrics
 from gateway.scheduler import Loans
 from gateway.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.alike import Alike
+    from gateway.embedding import Embedder
 
 #: What an entry costs besides its answer.
 _OVERHEAD_BYTES = 1_024
@@ -83,6 +88,8 @@ class Answers:
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
         self._flights: dict[bytes, Flight] = {}
         self.kept_bytes = 0
+        self.alike: Alike | None = None  # where answers are found by likeness
+        self.embedder: Embedder | None = None
         metrics.gauge("tidegate_cache_bytes", "Answers kept to be given again.", lambda: [((), float(self.kept_bytes))])
         metrics.gauge("tidegate_cache_entries", "How many of them.", lambda: [((), float(len(self._kept)))])
         metrics.gauge("tidegate_cache_followers", "Calls that wait for another one's answer.", self._followers)

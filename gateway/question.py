@@ -119,6 +119,7 @@ def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_n
         cost_pusd=sum([row.cost_pusd for row in call.attempts]),
         made_ns=made_ns,
         expires_ns=made_ns + ttl_s * _NS,
+        usage=outcome.usage,
     )
 
 

@@ -22,6 +22,7 @@ DEFAULT_POLICIES = (
     "idempotency",
     "quota",
     "cache",
+    "semantic",
     "offpeak",
     "downgrade",
     "budget",

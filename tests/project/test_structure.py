@@ -20,6 +20,7 @@ ALLOWED_TO_POLICIES = {
     "gateway.interest", "gateway.answers",
     "gateway.reshape", "gateway.recording", "gateway.results", "gateway.abilities", "gateway.peaks",
     "gateway.records.rows", "gateway.batches", "gateway.merging",
+    "gateway.question", "gateway.likeness", "gateway.embedding", "gateway.alike",
 }  # fmt: skip
 
 
