@@ -10,6 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _WORD = re.compile(r"[+-]?\d[\d.,:/]*\d%?|[+-]?\d%?|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\w\s.,;:!?'\"’“”()-]")
 
 #: Numbers said in words.
@@ -20,37 +25,44 @@ _NUMBERS = {
     "once": "1x", "twice": "2x", "double": "2x", "triple": "3x", "half": "1/2", "quarter": "1/4",
     "single": "1", "both": "2", "couple": "2",
 }  # fmt: skip
-_NEGATIONS = frozenset(
-    "no not never none nobody nothing nowhere neither nor without cannot except unless instead avoid stop fail lack "
-    "refuse deny unable hardly barely nicht kein keine nie ohne pas jamais sans non nunca sin não".split()
-)
+_NEGATIONS = _words("""
+    no not never none nobody nothing nowhere neither nor without cannot except unless instead avoid stop fail lack
+    refuse deny unable hardly barely nicht kein keine nie ohne pas jamais sans non nunca sin não
+""")
 #: Words that turn an answer round, or choose what it is about, while their vectors are near each other's.
-_TELLING = frozenset(
-    "before after more less most least fewer increase decrease raise lower reduce minimum maximum minimise minimize "
-    "maximise maximize min max high highest low lowest best worst good bad better worse buy sell open close enable "
-    "disable off out up down over under above below start end begin finish left right north south east west top "
-    "bottom add remove delete create destroy install uninstall import export encrypt decrypt encode decode upload "
-    "download send receive push pull win lose gain loss profit old new oldest newest young early late earliest latest "
-    "earlier later past future yesterday today tomorrow now first last next previous always sometimes often rarely all "
-    "some any every each only even odd true false true positive negative legal illegal safe dangerous advantage "
-    "disadvantage pro con benefit risk cause effect from ascending descending lock unlock log login logout "
-    "morning evening day night summer winter spring autumn fall hot cold warm cool big small large short long brief "
-    "detailed cheap expensive fast slow rich poor male female man woman men women boy girl he she his her him "
-    "parent child father mother son daughter brother sister husband wife why when where who "
-    "whose should must may might will did was were had they them "
-    "english french german spanish italian portuguese dutch russian chinese japanese korean arabic hindi turkish polish "
-    "python java javascript typescript rust golang ruby php kotlin swift scala perl bash sql "
-    "kilometre kilometer km mile metre meter foot feet inch kg kilogram pound lb gram ounce litre liter gallon celsius "
-    "fahrenheit kelvin second minute hour week month year dollar euro yen hourly daily weekly monthly yearly "
-    "monday tuesday wednesday thursday friday saturday sunday".split()
-)
+_TELLING = _words("""
+    before after more less most least fewer increase decrease raise lower reduce minimum maximum minimise minimize
+    maximise maximize min max high highest low lowest best worst good bad better worse buy sell open close enable
+    disable off out up down over under above below start end begin finish left right north south east west top
+    bottom add remove delete create destroy install uninstall import export encrypt decrypt encode decode upload
+    download send receive push pull win lose gain loss profit old new oldest newest young early late earliest latest
+    earlier later past future yesterday today tomorrow now first last next previous always sometimes often rarely
+    all some any every each only even odd true false positive negative legal illegal safe dangerous advantage
+    disadvantage pro con benefit risk cause effect from ascending descending lock unlock log login logout morning
+    evening day night summer winter spring autumn fall hot cold warm cool big small large short long brief detailed
+    cheap expensive fast slow rich poor male female man woman men women boy girl he she his her him parent child
+    father mother son daughter brother sister husband wife why when where who whose should must may might will did
+    was were had they them english french german spanish italian portuguese dutch russian chinese japanese korean
+    arabic hindi turkish polish python java javascript typescript rust golang ruby php kotlin swift scala perl bash
+    sql kilometre kilometer km mile metre meter foot feet inch kg kilogram pound lb gram ounce litre liter gallon
+    celsius fahrenheit kelvin second minute hour week month year dollar euro yen hourly daily weekly monthly yearly
+    monday tuesday wednesday thursday friday saturday sunday
+""")
 #: Words that carry no content: their order and number are free.
-_SMALL = frozenset(
-    "a an the of for and or that this these those it its what what's which please tell give show explain do does did is "
-    "are was were be been am i me my we our us you your can could would will should may might how to in on at by with "
-    "from as about into if then so there here have has had i'm i'd i've it's let's need want like know help just some "
-    "any who where when why".split()
+_SMALL = _words("""
+    a an the of for and or that this these those it its what what's which please tell give show explain do does did
+    is are was were be been am i me my we our us you your can could would will should may might how to in on at by
+    with from as about into if then so there here have has had i'm i'd i've it's let's need want like know help just
+    some any who where when why
+""")
+
+_PERSONS = dict.fromkeys(("i", "me", "my", "mine", "we", "us", "our"), "i") | dict.fromkeys(
+    ("you", "your", "yours"), "y"
 )
+#: Words that only look like a negation of another.
+_KEPT = _words("""
+    discus discuss display distance district distribute distribution disease dish disk disc
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +73,12 @@ class Marks:
     names: tuple[str, ...]  # words with a capital or a digit inside, sorted
     script: tuple[str, ...]  # of its letters
     order: tuple[str, ...]  # all words that carry content, as they stand
+    persons: str  # "iyi": who speaks of whom, as they stand
 
 
 def marks_of(text: str) -> Marks:
     """The marks of a message."""
-    telling, names, order = [], [], []
+    telling, names, order, persons = [], [], [], ""
     is_start = True
     for found in _WORD.finditer(text):
         word = found.group()
@@ -77,8 +90,10 @@ def marks_of(text: str) -> Marks:
             names.append(plain)
         if kind is not None or plain not in _SMALL:
             order.append(kind if kind is not None else plain)
+        person = _PERSONS.get(plain, "")
+        persons += person if not persons.endswith(person) else ""
         is_start = text[found.end() : found.end() + 1] in (".", "!", "?", ":", "\n")
-    return Marks(tuple(sorted(telling)), tuple(sorted(names)), _scripts(text), tuple(order))
+    return Marks(tuple(sorted(telling)), tuple(sorted(names)), _scripts(text), tuple(order), persons)
 
 
 def may_be_alike(one: Marks, other: Marks, *, same_words: bool = True) -> bool:
@@ -86,6 +101,8 @@ def may_be_alike(one: Marks, other: Marks, *, same_words: bool = True) -> bool:
     word that carries content has to be in both: a static embedding takes "accept" for "decline", and hardly sees a
     "former" in front of a "capital"."""
     if one.telling != other.telling or one.script != other.script:
+        return False
+    if len(one.persons) > 1 and len(other.persons) > 1 and one.persons != other.persons:
         return False
     if same_words and set(one.order) != set(other.order):
         return False
@@ -126,9 +143,6 @@ def _telling(word: str) -> str | None:
 
 def _is_negated(word: str) -> bool:
     return len(word) > 6 and word.startswith(("non", "unable", "dis")) and word not in _KEPT
-
-
-_KEPT = frozenset("discus discuss display distance district distribute distribution disease dish disk disc".split())
 
 
 def _scripts(text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from gateway.call import Call, Outcome, Reply
 from gateway.embedding import EXTRA, Embedder, EmbeddingError, Endpoint, LocalModel
 from gateway.errors import Header
 from gateway.likeness import Marks, marks_of
-from gateway.policy import Gate, Policy, PolicyError
+from gateway.policy import Gate, Policy
 from gateway.prices import usd
 from gateway.question import Wish, answer_of, digest_of, stands_alone, wish_of
 from gateway.recording import Room
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MIB = 1_048_576
 _NS = 1_000_000_000
+Route = Literal["chat", "messages"]
 _ROUTES = ("chat", "messages")
 #: Fields of a body that make its answer more than words about its last message.
 _TOOLS = ("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "mcp_servers", "audio")
@@ -56,11 +57,11 @@ class Semantic(Policy):
     enabled: bool = False
     threshold: Cosine = 0.85
     #: By route, instead of threshold.
-    thresholds: Mapping[Literal["chat", "messages"], Cosine] = field(default_factory=dict)
+    thresholds: Mapping[Route, Cosine] = field(default_factory=dict)
     same_words: bool = True  # every word of content has to be in both messages
     ttl_s: Seconds = 3_600
     #: By route, instead of ttl_s; 0 switches it off there.
-    routes: Mapping[Literal["chat", "messages"], Seconds] = field(default_factory=dict)
+    routes: Mapping[Route, Seconds] = field(default_factory=dict)
     max_questions: Positive = 10_000
     message_bytes: Positive = 2_048  # a longer last message is left alone
     answer_mib: Positive = 1  # a longer answer is not kept
@@ -73,6 +74,15 @@ class Semantic(Policy):
 
     fail_open: ClassVar[bool] = True
     after: ClassVar[tuple[str, ...]] = ("identity", "access", "idempotency", "quota", "cache")
+
+    def __post_init__(self) -> None:
+        if not self.enabled:
+            return
+        for needed in ("numpy",) if self.endpoint else ("numpy", "wordllama"):
+            if find_spec(needed) is None:
+                raise ValueError(f"the semantic cache needs {needed}, which is not installed: {EXTRA}")
+        if bool(self.endpoint) != bool(self.endpoint_model):
+            raise ValueError("endpoint and endpoint_model go together")
 
     def provide(self, gate: Gate) -> None:
         self._answers = gate.answers
@@ -87,20 +97,16 @@ class Semantic(Policy):
 
     def _made(self) -> Embedder:
         """The embedder, the one of before a reload if it is the same."""
-        needed = "numpy" if self.endpoint else "wordllama"
-        if find_spec(needed) is None or find_spec("numpy") is None:
-            raise PolicyError(
-                f"the semantic cache needs {needed}, which is not installed", self.name, "enabled", hint=EXTRA
-            )
-        if bool(self.endpoint) != bool(self.endpoint_model):
-            raise PolicyError("endpoint and endpoint_model go together", self.name, "endpoint")
         known = self._answers.embedder
-        if not self.endpoint:
-            made = known if isinstance(known, LocalModel) else LocalModel(_WAITING)
-        else:
+        made: Embedder | None = None
+        if self.endpoint:
             made = Endpoint(self.endpoint, self.endpoint_model, self.endpoint_key, self.endpoint_timeout_s, _WAITING)
-        self._answers.embedder = made
-        return made
+        elif not isinstance(known, LocalModel):
+            made = LocalModel(_WAITING)
+        if made is not None:
+            self._answers.embedder = known = made
+        assert known is not None
+        return known
 
     def _index(self) -> Alike:
         from gateway.alike import Alike
@@ -114,7 +120,7 @@ class Semantic(Policy):
         return self.enabled and call.route.name in _ROUTES and call.method == "POST" and isinstance(call.json, dict)
 
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
-        ttl_s = self.routes.get(call.route.name, self.ttl_s)
+        ttl_s = self.routes.get(cast("Route", call.route.name), self.ttl_s)
         wish = wish_of(call.headers.get(b"cache-control", b""))
         asked = self._asked(call) if ttl_s and (wish.look or wish.keep) else None
         if asked is None:
@@ -164,7 +170,7 @@ class Semantic(Policy):
 
     def _look(self, call: Call, asked: Asked, vector: Vector, wish: Wish) -> tuple[float, Answer] | None:
         """The nearest answer that is near enough, still kept and not too old."""
-        least = self.thresholds.get(call.route.name, self.threshold)  # type: ignore[call-overload]  # one of _ROUTES
+        least = self.thresholds.get(cast("Route", call.route.name), self.threshold)
         near = self._alike.nearest(asked.part, vector, asked.marks, least, same_words=self.same_words)
         for similarity, key in near:
             answer = self._answers.get(key)
@@ -221,8 +227,7 @@ def _text(message: Any) -> str | None:
     if isinstance(content, str):
         return content
     # One part of plain text is that text; several, or with a mark of their own, are left alone.
-    is_plain = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
-    if is_plain and content[0].keys() == {"type", "text"} and content[0]["type"] == "text":
-        text = content[0]["text"]
-        return text if isinstance(text, str) else None
+    part = content[0] if isinstance(content, list) and len(content) == 1 else None
+    if isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text":
+        return part["text"] if isinstance(part["text"], str) else None
     return None
