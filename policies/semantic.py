@@ -55,7 +55,7 @@ class Semantic(Policy):
     """After `cache`, whose answers it doesn't share: it keeps its own, in the same room."""
 
     enabled: bool = False
-    threshold: Cosine = 0.85
+    threshold: Cosine = 0.875
     #: By route, instead of threshold.
     thresholds: Mapping[Route, Cosine] = field(default_factory=dict)
     same_words: bool = True  # every word of content has to be in both messages
@@ -100,7 +100,9 @@ class Semantic(Policy):
         known = self._answers.embedder
         made: Embedder | None = None
         if self.endpoint:
-            made = Endpoint(self.endpoint, self.endpoint_model, self.endpoint_key, self.endpoint_timeout_s, _WAITING)
+            made = Endpoint(
+                self.endpoint, self.endpoint_model, self.endpoint_key, float(self.endpoint_timeout_s), _WAITING
+            )
         elif not isinstance(known, LocalModel):
             made = LocalModel(_WAITING)
         if made is not None:
@@ -170,7 +172,7 @@ class Semantic(Policy):
 
     def _look(self, call: Call, asked: Asked, vector: Vector, wish: Wish) -> tuple[float, Answer] | None:
         """The nearest answer that is near enough, still kept and not too old."""
-        least = self.thresholds.get(cast("Route", call.route.name), self.threshold)
+        least = float(self.thresholds.get(cast("Route", call.route.name), self.threshold))
         near = self._alike.nearest(asked.part, vector, asked.marks, least, same_words=self.same_words)
         for similarity, key in near:
             answer = self._answers.get(key)
