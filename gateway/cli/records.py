@@ -86,7 +86,7 @@ async def _open_and_do(data_dir: Path, loaded: Loaded | None, verb: str, args: d
     from gateway.records.store import Records, RecordsError
 
     # What is logged on the way is no part of the result.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     settings = None if loaded is None else loaded.settings
     try:
         records = await (Records.open(data_dir) if settings is None else _as_configured(data_dir, settings))
