@@ -132,6 +132,8 @@ class Scripted:
                 while self.headers.get("transfer-encoding") and (size := int(self.rfile.readline() or b"0", 16)):
                     body += self.rfile.read(size)
                     self.rfile.readline()
+                if self.headers.get("transfer-encoding"):
+                    self.rfile.readline()  # the end of the body, or the next request would seem to begin with it
                 body = body or self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 asked = Asked(self.command, self.path, headers, body)
