@@ -128,7 +128,8 @@ class Concluder:
         cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
         saving = call.notes.get("saving")
         saved = 0 if saving is None else saving.get("original_pusd", 0) - saving.get("actual_pusd", 0)
-        question, traits = self._questions.of(call) if call.client.id else NOTHING
+        is_asked = bool(call.client.id) and outcome.kind != "refused"  # of those, nobody is advised
+        question, traits = self._questions.of(call) if is_asked else NOTHING
         code = outcome.error.code if outcome.error is not None else last.error if last is not None else ""
         return CallRow(
             id=call.id,

@@ -16,8 +16,10 @@ from gateway.call import Call, Outcome
 
 _NS = 1_000_000_000
 
-#: Routes that draw lots unless the temperature is 0.
-_SAMPLED = frozenset(("chat", "completions", "responses", "messages"))
+#: Routes whose answers depend on nothing but what was sent.
+ROUTES = frozenset(("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens"))
+#: Of those, the ones that draw lots unless the temperature is 0; on them a cheaper model may stand in.
+TEXTS = frozenset(("chat", "completions", "responses", "messages"))
 
 #: Request headers that say nothing of what is asked: who asks, from where, how it is carried.
 _NO_QUESTION = frozenset(
@@ -43,10 +45,13 @@ class Wish:
     max_age_s: int | None = None
 
 
+NO_WISH = Wish()
+
+
 def wish_of(header: bytes) -> Wish:
     """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
     if not header:
-        return Wish()
+        return NO_WISH
     look, keep, max_age_s = True, True, None
     for part in header.lower().split(b","):
         name, _, value = part.strip().partition(b"=")
@@ -70,25 +75,25 @@ def stands_alone(call: Call, *, sampled: bool) -> bool:
         return False
     if route == "chat" and body.get("store"):
         return False
-    if route in _SAMPLED and not sampled:
-        temperature = body.get("temperature")
-        return temperature is not None and not isinstance(temperature, bool) and temperature == 0
-    return True
+    return sampled or not draws_lots(call)
+
+
+def draws_lots(call: Call) -> bool:
+    """Whether the same question may be answered otherwise; where no temperature is said, providers take 1."""
+    temperature = call.json.get("temperature")
+    return call.route.name in TEXTS and (isinstance(temperature, bool) or temperature != 0)
 
 
 def digest_of(call: Call, share: Literal["client", "org"], body: object) -> bytes:
     """A digest of all that the answer depends on: whose it is, where it goes, its headers, and `body` of its JSON."""
-    digest = hashlib.blake2b(digest_size=24)
     owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
     targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
     path, query = call.path.decode(), call.query.decode("latin-1")
-    digest.update(orjson.dumps([owner, share, call.dialect, path, query, targets]))
-    for name, value in sorted(call.raw_headers):
-        if name not in _NO_QUESTION and not name.startswith(_NO_QUESTION_PREFIXES):
-            digest.update(b"\0%b\0%b" % (name, value))
-    digest.update(b"\0\0")
-    digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-    return digest.digest()
+    head = orjson.dumps([owner, share, call.dialect, path, query, targets])
+    said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
+    told = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
+    asked = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(b"\0\0".join((head, *told, asked)), digest_size=24).digest()
 
 
 def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_ns: int, ttl_s: int) -> Answer | None:

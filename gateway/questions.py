@@ -13,12 +13,8 @@ import orjson
 from gateway.abilities import wanted_of
 from gateway.call import Call
 from gateway.errors import GatewayError
+from gateway.question import ROUTES, TEXTS, draws_lots, stands_alone
 from gateway.wishes import ACCURACY, ALLOW_DOWNGRADE, PRIORITY, accuracy_of, allows_downgrade, urgency_of
-
-#: Routes whose answers depend on nothing but what was sent.
-ROUTES = frozenset(("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens"))
-#: Of those, the ones that draw lots unless the temperature is 0; on them a cheaper model may stand in.
-TEXTS = frozenset(("chat", "completions", "responses", "messages"))
 
 #: What a digest begins with: the same question has the same answer, or the provider draws lots.
 FIXED, SAMPLED = "=", "~"
@@ -39,7 +35,7 @@ class Questions:
         body = call.json
         if not self._is_on or call.route.name not in ROUTES or call.method != "POST" or type(body) is not dict:
             return NOTHING
-        question = self._digest(call) if _depends_on_it_alone(call) else None
+        question = self._digest(call) if stands_alone(call, sampled=True) else None
         return question, _traits(call) if call.reply is None else None
 
     def _digest(self, call: Call) -> str:
@@ -49,18 +45,7 @@ class Questions:
         digest = self._keyed.copy()
         digest.update(b"\0".join((call.client.org.encode(), call.dialect.encode(), call.path, call.query, b"")))
         digest.update(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-        temperature = body.get("temperature")
-        draws = call.route.name in TEXTS and (temperature != 0 or isinstance(temperature, bool))
-        return (SAMPLED if draws else FIXED) + digest.hexdigest()[:_HEX]
-
-
-def _depends_on_it_alone(call: Call) -> bool:
-    body, route = call.json, call.route.name
-    if call.facts.unbounded or call.facts.object_ids or body.get("background"):
-        return False
-    if route == "responses":
-        return body.get("store") is False
-    return not (route == "chat" and body.get("store"))
+        return (SAMPLED if draws_lots(call) else FIXED) + digest.hexdigest()[:_HEX]
 
 
 def _traits(call: Call) -> str | None:

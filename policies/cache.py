@@ -5,12 +5,10 @@ Which calls may share an answer, and what is part of the question: ../docs/cache
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 from pydantic import Field
 
 from gateway.answers import Answer, Flight
@@ -19,6 +17,7 @@ from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
+from gateway.question import ROUTES, Wish, answer_of, digest_of, stands_alone, wish_of
 from gateway.rates import charge_of
 from gateway.recording import Room
 from gateway.reshape import ROUTES as RESHAPED
@@ -26,25 +25,6 @@ from gateway.reshape import stream_of, whole_of
 
 _MIB = 1_048_576
 _NS = 1_000_000_000
-
-#: Routes whose answers depend on nothing but what was sent.
-ROUTES = ("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens")
-#: Of those, the ones that draw lots unless the temperature is 0.
-_SAMPLED = frozenset(("chat", "completions", "responses", "messages"))
-
-#: Request headers that say nothing of what is asked: who asks, from where, how it is carried.
-_NO_QUESTION = frozenset(
-    b"accept-encoding accept-language authorization baggage cache-control connection content-length cookie date "
-    b"expect forwarded host idempotency-key keep-alive origin pragma priority proxy-authorization referer te "
-    b"traceparent tracestate trailer transfer-encoding upgrade user-agent via x-api-key x-client-id x-real-ip "
-    b"x-request-id".split()
-)
-_NO_QUESTION_PREFIXES = (b"x-stainless-", b"x-tidegate-", b"x-forwarded-", b"sec-")
-
-#: Headers of the first answer that are not true of a later one, or are secrets.
-_NOT_REPLAYED = frozenset(
-    (b"content-length", b"date", b"age", b"retry-after", b"retry-after-ms", b"set-cookie", b"x-upstream-request-id")
-)
 
 #: Forms of one answer: whole, a stream, an OpenAI stream that ends with its usage.
 _WHOLE, _STREAM, _STREAM_USAGE = _FORMS = (b"w", b"s", b"u")
@@ -58,18 +38,6 @@ _CHARGE_TTL_S = 60
 Seconds = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[int, Field(ge=0, le=10_000)]
 Positive = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the caller's cache-control says."""
-
-    look: bool = True  # no-cache: do not look
-    keep: bool = True  # no-store: do not keep
-    max_age_s: int | None = None
-
-
-NO_WISH = Wish()
 
 
 @dataclass
@@ -116,10 +84,11 @@ class Cache(Policy):
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
         ttl_s = self._ttl_s(call)
         wish = wish_of(call.headers.get(b"cache-control", b""))
-        if not self._is_fit(call) or not (wish.look or wish.keep):
+        if not stands_alone(call, sampled=self.sampled) or not (wish.look or wish.keep):
             self._say(call, b"bypass")
             return
-        base, form = self._key(call), _form_of(call)
+        body = _asked(call.json) if call.route.name in RESHAPED else call.json
+        base, form = digest_of(call, self.share, body), _form_of(call)
         key = base + form
         if wish.look:
             answer = await self._look(call, base, form, wish)
@@ -139,7 +108,7 @@ class Cache(Policy):
         try:
             call.tap(self.answer_mib * _MIB, self._room)
             outcome = yield
-            answer = self._answer(call, base, outcome, models, ttl_s)
+            answer = answer_of(call, base, outcome, models, self._now(), ttl_s)
             if answer is not None:
                 self._answers.put(key, answer)
         finally:
@@ -231,63 +200,6 @@ class Cache(Policy):
             return age_s
         return self.routes.get(route, self.ttl_s)
 
-    def _is_fit(self, call: Call) -> bool:
-        """Whether the answer depends on the question alone, and makes nothing that stays at the provider."""
-        body, route = call.json, call.route.name
-        if call.facts.unbounded or call.facts.object_ids or body.get("background"):
-            return False
-        if route == "responses" and body.get("store") is not False:
-            return False
-        if route == "chat" and body.get("store"):
-            return False
-        if route in _SAMPLED and not self.sampled:
-            temperature = body.get("temperature")
-            return temperature is not None and not isinstance(temperature, bool) and temperature == 0
-        return True
-
-    def _key(self, call: Call) -> bytes:
-        """A digest of all that the answer depends on, but for the form it is wanted in."""
-        owner = call.client.org if self.share == "org" else f"{call.client.org}\0{call.client.id}"
-        targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
-        path, query = call.path.decode(), call.query.decode("latin-1")
-        head = orjson.dumps([owner, self.share, call.dialect, path, query, targets])
-        said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
-        told = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
-        body = _asked(call.json) if call.route.name in RESHAPED else call.json
-        asked = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-        return hashlib.blake2b(b"\0\0".join((head, *told, asked)), digest_size=24).digest()
-
-    def _answer(self, call: Call, key: bytes, outcome: Outcome, models: set[str], ttl_s: int) -> Answer | None:
-        """What is kept of the outcome, if it is one to keep: complete, a success, and of a model that was asked for."""
-        target, chunks = outcome.target, outcome.chunks
-        if outcome.kind != "served" or not outcome.complete or outcome.status != 200 or target is None or not chunks:
-            return None
-        if target.model not in models:
-            return None
-        headers = tuple(header for header in outcome.headers if header[0] not in _NOT_REPLAYED)
-        is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-        if any(name == b"content-encoding" for name, _ in headers):
-            return None
-        if is_stream and not _is_sound(b"".join(chunks)):
-            return None
-        made_ns = self._now()
-        return Answer(
-            key=key.hex(),
-            org=call.client.org,
-            client=call.client.id,
-            model=call.facts.model or "",
-            provider=target.provider.name,
-            call=call.id,
-            status=outcome.status,
-            headers=(*headers, (b"x-tidegate-model", target.model.encode("ascii", "replace"))),
-            is_stream=is_stream,
-            chunks=chunks if is_stream else (b"".join(chunks),),
-            cost_pusd=sum([row.cost_pusd for row in call.attempts]),
-            made_ns=made_ns,
-            expires_ns=made_ns + ttl_s * _NS,
-            usage=outcome.usage,
-        )
-
     def _replay(self, call: Call, answer: Answer) -> Reply:
         borne_pusd = call.borne_pusd or 0
         saved_pusd = answer.cost_pusd - borne_pusd
@@ -345,32 +257,3 @@ def _asked(body: dict[str, Any]) -> dict[str, Any]:
 def _retyped(headers: tuple[Header, ...], form: bytes) -> tuple[Header, ...]:
     said = b"application/json" if form == _WHOLE else b"text/event-stream; charset=utf-8"
     return (*[header for header in headers if header[0] != b"content-type"], (b"content-type", said))
-
-
-def _is_sound(stream: bytes) -> bool:
-    """Whether every event says JSON, but for OpenAI's end mark: what a client could not read is not given again."""
-    for line in stream.split(b"\n"):
-        data = line.removeprefix(b"data:").strip()
-        if line.startswith(b"data:") and data != b"[DONE]":
-            try:
-                orjson.loads(data)
-            except orjson.JSONDecodeError:
-                return False
-    return True
-
-
-def wish_of(header: bytes) -> Wish:
-    """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
-    if not header:
-        return NO_WISH
-    look, keep, max_age_s = True, True, None
-    for part in header.lower().split(b","):
-        name, _, value = part.strip().partition(b"=")
-        if name == b"no-store":
-            look = keep = False
-        elif name == b"no-cache":
-            look = False
-        elif name == b"max-age" and value.strip(b'"').isdigit():
-            max_age_s = int(value.strip(b'"')[:10])
-            look = look and max_age_s > 0
-    return Wish(look, keep, max_age_s)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.prices import Quote
-from gateway.questions import SAMPLED, TEXTS
+from gateway.question import TEXTS
+from gateway.questions import SAMPLED
 from gateway.usage import Usage
 
 _NS = 1_000_000_000
