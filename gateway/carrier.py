@@ -323,7 +323,7 @@ class Carrier:
         for number, row in enumerate(convoy.attempts):
             riders = [seat for seat in seats if number in seat.rode]
             weights = [_weight(seat) for seat in riders]
-            usages = share_usage(usage_of(row), weights)
+            usages = share_usage(row.usage, weights)
             tokens = [usage.tokens for usage in usages]
             costs = shares(row.cost_pusd, tokens if any(tokens) else weights)
             for seat, usage, cost in zip(riders, usages, costs, strict=True):
@@ -335,7 +335,7 @@ class Carrier:
             outcome.kind, outcome.status = "gone", 499
         if call.attempts:
             row = call.attempts[-1]
-            outcome.usage, outcome.cost_pusd, outcome.attempted = usage_of(row), row.cost_pusd, True
+            outcome.usage, outcome.cost_pusd, outcome.attempted = row.usage, row.cost_pusd, True
             call.notes["batch"] = {"attempts": [one.id for one in call.attempts], "calls": verdict.members}
             self._note_saving(call, outcome)
         if call.recording is not None and verdict.error is None:
@@ -375,22 +375,6 @@ class Carrier:
 def _weight(seat: Seat) -> int:
     """Tokens of a member's own inputs."""
     return seat.target.provider.kind.count_input(seat.call)
-
-
-def usage_of(row: AttemptRow) -> Usage:
-    """What an attempt's row says was used."""
-    return Usage(
-        row.input_tokens,
-        row.cached_tokens,
-        row.cache_write_tokens,
-        row.cache_write_1h_tokens,
-        row.audio_input_tokens,
-        row.output_tokens,
-        row.reasoning_tokens,
-        row.audio_output_tokens,
-        dict(row.units or {}),
-        row.estimated,
-    )
 
 
 def _with(row: AttemptRow, usage: Usage, cost_pusd: int) -> AttemptRow:

@@ -9,30 +9,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from gateway.call import WHOLE, Call, Held, Need, Outcome
+from gateway.call import Call, Held, Need, Outcome
 from gateway.errors import GatewayError, Internal, RateLimited
 from gateway.heartbeat import beating
 from gateway.holds import HOLD_TTL_S
 from gateway.metrics import Metrics
+from gateway.needs import resolved, settled, split
 from gateway.policy import Policy
 from gateway.ratelimit import refusal, span
 from gateway.routing.told import Told
 from gateway.scheduler import Option, Placement, Queued, Scheduler, Waiter
+from gateway.shadows import Shadows
 from gateway.state.store import Grant, Limit, Store
 from gateway.targets import Target
-from gateway.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.batches import Seat
-
-#: Shadow limits that are kept ready.
-MOST_SHADOWS = 50_000
 
 
 class Step:
@@ -75,7 +72,7 @@ class Pipeline:
         self._hearing = [one for one in policies if type(one).heard is not Policy.heard and one.mode == "enforce"]
         self._store = store
         self._scheduler = scheduler
-        self._shadows: dict[Limit, Limit] = {}
+        self._shadows = Shadows(store, lambda policy: self._decisions.add((policy, "observe", "refused")))
         self._decisions = metrics.counter(
             "tidegate_policy_decisions_total", "What each policy decided.", ("policy", "mode", "decision")
         )
@@ -90,7 +87,7 @@ class Pipeline:
         """Lets the call pass with everything it needs held, or raises the GatewayError that refuses it."""
         await self._descend(self._admission, call)
         if call.shadows:
-            await self._reserve_shadows(call)
+            await self._shadows.reserve(call)
         if call.needs:
             await self._reserve(call)
 
@@ -103,11 +100,11 @@ class Pipeline:
         hold, call.hold = call.hold, ""
         try:
             if call.shadows:
-                await self._settle_shadows(call, outcome)
+                await self._shadows.settle(call, outcome)
             if not hold:
                 return
             if outcome.attempted or outcome.kind == "answered":
-                await self._store.settle(hold, _settled(call, outcome))
+                await self._store.settle(hold, settled(call, outcome))
                 for target, told, at_ns in call.heard:
                     await self._hear(call, target, told, at_ns)
             else:
@@ -236,7 +233,7 @@ class Pipeline:
             needs += [need for need in call.needs if not need.per_target and callable(need.amount) and need.settle]
         else:
             dropped = [i for i, (need, _, _, n) in enumerate(call.held) if need.per_target and n == max(0, attempt - 1)]
-        fresh = [one for need in needs if (one := _resolved(need, call, target, attempt)) is not None]
+        fresh = [one for need in needs if (one := resolved(need, call, target, attempt)) is not None]
         same = {call.held[i][:3]: i for i in dropped}  # stays where it is
         stays = {same[one[:3]] for one in fresh if one[:3] in same}
         fresh = [one for one in fresh if one[:3] not in same]
@@ -266,7 +263,7 @@ class Pipeline:
         if call.seat is not None and await self._board(call, call.seat):
             return
         target = call.targets[0] if call.targets else None
-        held, waiting = _split(call.needs, call, target)
+        held, waiting = split(call.needs, call, target)
         call.hold = call.id
         self._scheduler.holding.add(call.id)
         queued = False
@@ -298,7 +295,7 @@ class Pipeline:
         if call.not_before_ns or not seat.has_room:
             return False
         call.rides = True
-        held, waiting = _split(call.needs, call, seat.target)
+        held, waiting = split(call.needs, call, seat.target)
         if not self._scheduler.contended(waiting):
             call.hold = call.id
             self._scheduler.holding.add(call.id)
@@ -324,7 +321,7 @@ class Pipeline:
                 break
             mate = other.call
             mate.rides = True
-            held = [one for need in mate.needs if need.waits if (one := _resolved(need, mate, other.target, attempt))]
+            held = [one for need in mate.needs if need.waits if (one := resolved(need, mate, other.target, attempt))]
             if not (other.board() and await self._scheduler.take_along(mate.id, Option(0, held))):
                 other.leave()
                 mate.rides = False
@@ -351,7 +348,7 @@ class Pipeline:
         def options(needs: list[Need]) -> tuple[Option, ...]:
             targets = call.targets[: None if any(need.per_target for need in needs) else 1]
             made = [
-                Option(index, tuple([one for need in needs if (one := _resolved(need, call, target, attempt))]))
+                Option(index, tuple([one for need in needs if (one := resolved(need, call, target, attempt))]))
                 for index, target in enumerate(targets)
             ]
             return tuple(made) or (Option(0, ()),)
@@ -398,37 +395,6 @@ class Pipeline:
         if call.seat is not None and not call.rides:
             await self._take_along(call, call.seat)
 
-    async def _reserve_shadows(self, call: Call) -> None:
-        """Observed needs are counted on limits of their own, so that observing never takes from what is enforced."""
-        target = call.targets[0] if call.targets else None
-        for index, need in enumerate(call.shadows):
-            one = _resolved(need, call, target, WHOLE)
-            if one is None:
-                continue
-            hold = f"{call.id}:shadow:{index}"
-            grant = await self._store.reserve(hold, [(self._shadow(one[1]), one[2])], HOLD_TTL_S)
-            if not grant.granted:
-                call.marks.append(f"{need.policy}: {need.lacking.what} lacking")
-                self._decisions.add((need.policy, "observe", "refused"))
-
-    def _shadow(self, limit: Limit) -> Limit:
-        shadow = self._shadows.get(limit)
-        if shadow is None:
-            if len(self._shadows) >= MOST_SHADOWS:
-                self._shadows.clear()
-            shadow = self._shadows[limit] = limit.shadow()
-        return shadow
-
-    async def _settle_shadows(self, call: Call, outcome: Outcome) -> None:
-        for index, need in enumerate(call.shadows):
-            hold = f"{call.id}:shadow:{index}"
-            if outcome.attempted:
-                one = _resolved(need, call, outcome.target or (call.targets[0] if call.targets else None), WHOLE)
-                if one is not None:
-                    await self._store.settle(hold, [one[2] if need.settle is None else need.settle(call, outcome)])
-            else:
-                await self._store.release(hold)
-
     def _recount(self, call: Call, held: list[Held], grant: Grant) -> tuple[list[Held], list[Held]] | None:
         """TERMS 4: where one token a byte is lacking, the input is counted exactly and asked again."""
         target = call.targets[0] if call.targets else None
@@ -436,7 +402,7 @@ class Pipeline:
         if target is None or not by_size or call.facts.input_tokens is not None:
             return None
         call.facts.input_tokens = target.provider.kind.count_input(call)
-        return _split(call.needs, call, target)
+        return split(call.needs, call, target)
 
     def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:
         """One that never fits, else the first lacking need that refuses, else the first that would wait."""
@@ -469,82 +435,3 @@ class Pipeline:
 
     def _calls(self) -> list[tuple[tuple[str, ...], float]]:
         return [((step.name,), float(step.calls)) for step in self._greeting + self._admission]
-
-
-def _resolved(need: Need, call: Call, target: Target | None, attempt: int) -> Held | None:
-    """What of which limit the call takes on that target; None: nothing."""
-    limit, amount = need.limit, need.amount
-    if need.per_target:
-        if target is None:
-            return None
-        found = limit(call, target)  # type: ignore[operator]  # per_target says so
-        if found is None:
-            return None
-        limit = found
-    else:
-        attempt = WHOLE
-    if not isinstance(amount, int):
-        amount = amount(call, target) if target is not None else 0
-        if not amount and need.settle is None:
-            return None
-    return need, cast("Limit", limit), amount, attempt
-
-
-def _split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[Held], list[Held]]:
-    """What refuses, and what is waited for."""
-    held: list[Held] = []
-    waiting: list[Held] = []
-    attempt = len(call.attempts)
-    for need in needs:
-        amount = need.amount
-        one: Held | None
-        if type(amount) is int and not need.per_target:  # most are fixed
-            one = need, need.limit, amount, WHOLE  # type: ignore[assignment]  # per_target says that it is a limit
-        else:
-            one = _resolved(need, call, target, attempt)
-        if one is not None:
-            (waiting if need.waits else held).append(one)
-    return held, waiting
-
-
-def _settled(call: Call, outcome: Outcome) -> list[int]:
-    """What was truly used of all that is held. A need of an attempt is settled by that attempt's own usage; a need of
-    the call by all of them together, so what was reserved besides for a later attempt gives everything back."""
-    actual: list[int] = []
-    last = len(call.attempts) - 1
-    seen: set[int] = set()
-    for need, _, amount, attempt in call.held:
-        if need.settle is None:
-            actual.append(amount)
-        elif not need.per_target:
-            actual.append(0 if id(need) in seen else need.settle(call, outcome))
-            seen.add(id(need))
-        elif attempt in (WHOLE, last) or attempt > last:
-            actual.append(need.settle(call, outcome))
-        else:
-            actual.append(need.settle(call, _earlier(call, attempt, outcome)))
-    return actual
-
-
-def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
-    """The outcome of an attempt that was followed by another."""
-    row = call.attempts[attempt]
-    usage = Usage(
-        input_tokens=row.input_tokens,
-        cached_tokens=row.cached_tokens,
-        output_tokens=row.output_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-        units=row.units or {},
-    )
-    at = (row.provider, row.model, row.upstream_model)
-    target = next((one for one in call.targets if (one.provider.name, one.model, one.upstream_model) == at), None)
-    return replace(
-        outcome,
-        kind="failed",
-        status=row.status,
-        usage=usage,
-        cost_pusd=row.cost_pusd,
-        chunks=None,
-        error=None,
-        target=outcome.target if target is None else target,
-    )

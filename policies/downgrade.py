@@ -16,10 +16,8 @@ from gateway.call import Call, Outcome
 from gateway.errors import ModelNotFound
 from gateway.peaks import Peaks, Windows, ZoneName
 from gateway.policy import Gate, Policy
-from gateway.records.rows import AttemptRow
 from gateway.scopes import may_use
 from gateway.targets import Target
-from gateway.usage import Usage
 from gateway.wishes import accuracy_of, allows_downgrade, urgency_of
 
 #: Routes on which one model's answer may stand for another's: never embeddings, which only compare with their own.
@@ -189,20 +187,6 @@ def _saving(call: Call, original: Target, trigger: str) -> dict[str, object]:
     """What the same usage had cost at the model asked for. Without figures where either has no price."""
     saving: dict[str, object] = {"method": "downgrade", "from": original.model, "trigger": trigger}
     if not original.quote.unpriced and not any(row.unpriced for row in call.attempts):
-        saving["original_pusd"] = sum([original.quote.cost(_usage(row)) for row in call.attempts])
+        saving["original_pusd"] = sum([original.quote.cost(row.usage) for row in call.attempts])
         saving["actual_pusd"] = sum([row.cost_pusd for row in call.attempts])
     return saving
-
-
-def _usage(row: AttemptRow) -> Usage:
-    return Usage(
-        input_tokens=row.input_tokens,
-        cached_tokens=row.cached_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        cache_write_1h_tokens=row.cache_write_1h_tokens,
-        audio_input_tokens=row.audio_input_tokens,
-        output_tokens=row.output_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-        audio_output_tokens=row.audio_output_tokens,
-        units=row.units or {},
-    )

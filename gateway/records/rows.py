@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.usage import Usage
+
 
 class AttemptRow(msgspec.Struct, array_like=True):
     """One exchange with an upstream: intended before it is sent, settled once. Money in pico-dollars, times in us."""
@@ -41,6 +43,22 @@ class AttemptRow(msgspec.Struct, array_like=True):
     estimated: bool = False
     unpriced: bool = False
     upstream_request_id: str = ""
+
+    @property
+    def usage(self) -> Usage:
+        """What the row says was used."""
+        return Usage(
+            self.input_tokens,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.cache_write_1h_tokens,
+            self.audio_input_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+            self.audio_output_tokens,
+            dict(self.units or {}),
+            self.estimated,
+        )
 
 
 class CallRow(msgspec.Struct, array_like=True):

@@ -1,0 +1,82 @@
+"""What a call needs, as amounts of limits on a target; and what of it was used in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from gateway.call import WHOLE, Call, Held, Need, Outcome
+from gateway.state.store import Limit
+from gateway.targets import Target
+
+
+def resolved(need: Need, call: Call, target: Target | None, attempt: int) -> Held | None:
+    """What of which limit the call takes on that target; None: nothing."""
+    limit, amount = need.limit, need.amount
+    if need.per_target:
+        if target is None:
+            return None
+        found = limit(call, target)  # type: ignore[operator]  # per_target says so
+        if found is None:
+            return None
+        limit = found
+    else:
+        attempt = WHOLE
+    if not isinstance(amount, int):
+        amount = amount(call, target) if target is not None else 0
+        if not amount and need.settle is None:
+            return None
+    return need, cast("Limit", limit), amount, attempt
+
+
+def split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[Held], list[Held]]:
+    """What refuses, and what is waited for."""
+    held: list[Held] = []
+    waiting: list[Held] = []
+    attempt = len(call.attempts)
+    for need in needs:
+        amount = need.amount
+        one: Held | None
+        if type(amount) is int and not need.per_target:  # most are fixed
+            one = need, need.limit, amount, WHOLE  # type: ignore[assignment]  # per_target says that it is a limit
+        else:
+            one = resolved(need, call, target, attempt)
+        if one is not None:
+            (waiting if need.waits else held).append(one)
+    return held, waiting
+
+
+def settled(call: Call, outcome: Outcome) -> list[int]:
+    """What was truly used of all that is held. A need of an attempt is settled by that attempt's own usage; a need of
+    the call by all of them together, so what was reserved besides for a later attempt gives everything back."""
+    actual: list[int] = []
+    last = len(call.attempts) - 1
+    seen: set[int] = set()
+    for need, _, amount, attempt in call.held:
+        if need.settle is None:
+            actual.append(amount)
+        elif not need.per_target:
+            actual.append(0 if id(need) in seen else need.settle(call, outcome))
+            seen.add(id(need))
+        elif attempt in (WHOLE, last) or attempt > last:
+            actual.append(need.settle(call, outcome))
+        else:
+            actual.append(need.settle(call, _earlier(call, attempt, outcome)))
+    return actual
+
+
+def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt that was followed by another."""
+    row = call.attempts[attempt]
+    at = (row.provider, row.model, row.upstream_model)
+    target = next((one for one in call.targets if (one.provider.name, one.model, one.upstream_model) == at), None)
+    return replace(
+        outcome,
+        kind="failed",
+        status=row.status,
+        usage=row.usage,
+        cost_pusd=row.cost_pusd,
+        chunks=None,
+        error=None,
+        target=outcome.target if target is None else target,
+    )
