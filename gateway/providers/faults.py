@@ -1,8 +1,8 @@
 """Which failures of an upstream count, and for what: one table a kind. docs/resilience.md shows it, a test compares.
 
 same     may the same target be tried again, after a pause and within the retry budget
-other    may another target be tried: "free", "budget" (within the retry budget, since overload that is passed on
-         spreads), "no"
+other    may another target be tried: "free", "budget" (within the retry budget where the other one mostly says that it
+         is overloaded too: passed on to it, overload would spread), "no"
 breaker  whose circuit breaker it counts against: "target", "provider" (whatever the model), "none"
 work     what the upstream may have done: "none" (nothing was handled), "unpaid" (handled, not billed), "paid"
 

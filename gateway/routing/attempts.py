@@ -123,6 +123,8 @@ class Attempts:
             failed.wait_s = retry_after(headers, routing.wall_ns() / 1e9)
             failed.should_retry = _should_retry(headers)
             self._set_aside(failed, headers, now_ns)
+        if fault.other == "budget":
+            standing.overloaded(now_ns)
         routing.count_failure(choice.target, fault)
         self._failed = [*self._failed, failed]
         return failed
@@ -184,7 +186,7 @@ class Attempts:
             if self._is_used(target) or self._is_out(target, now_ns) or not _fits(self._call, target):
                 continue
             standing = self._routing.standings.of(target)
-            is_paid = failed is not None and failed.fault.other == "budget"
+            is_paid = failed is not None and failed.fault.other == "budget" and standing.is_strained(now_ns)
             if is_paid and not standing.place.repeats.take():
                 continue
             choice = self._chosen(target, standing, now_ns)

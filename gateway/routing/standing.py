@@ -14,6 +14,10 @@ _DECAY_NS = 10e9
 #: What a target without any latency yet is taken to have: little, so that it is tried.
 _UNKNOWN_NS = 1e6
 
+#: What one answer more changes in the share of those that said "overloaded"; beyond `_STRAINED` of them others don't
+#: pass their overload on to this target, for so long after it said so last.
+_STRAIN, _STRAINED, _STRAINED_NS = 1 / 8, 0.5, 10_000_000_000
+
 #: Latencies a route that are kept for hedging.
 _KEPT = 128
 
@@ -33,7 +37,17 @@ class Place:
 class Standing:
     """One provider and upstream model. `outstanding` counts attempts under way; latency is to the reply's head."""
 
-    __slots__ = ("_seen_ns", "aside_until_ns", "breaker", "latency_ns", "outstanding", "place", "samples")
+    __slots__ = (
+        "_seen_ns",
+        "_strain",
+        "_strained_ns",
+        "aside_until_ns",
+        "breaker",
+        "latency_ns",
+        "outstanding",
+        "place",
+        "samples",
+    )
 
     def __init__(self, place: Place, breaker: Breaker) -> None:
         self.place = place
@@ -43,6 +57,8 @@ class Standing:
         self.aside_until_ns = 0  # its provider asked not to come before
         self.samples: dict[str, deque[int]] = {}  # latencies by route, where hedging needs them
         self._seen_ns = 0
+        self._strain = 0.0  # the share of the latest answers that said "overloaded"
+        self._strained_ns = 0  # when the last of them came
 
     def succeeded(self, began_ns: int, now_ns: int) -> None:
         """The reply's head is there and good."""
@@ -53,12 +69,23 @@ class Standing:
             weight = exp((self._seen_ns - now_ns) / _DECAY_NS)
             self.latency_ns = self.latency_ns * weight + latency_ns * (1.0 - weight)
         self._seen_ns = now_ns
+        if self._strain:
+            self._strain *= 1.0 - _STRAIN
         self.breaker.succeeded(began_ns, now_ns)
         self.place.breaker.succeeded(began_ns, now_ns)
 
     def answered(self, began_ns: int, now_ns: int) -> None:
         """An answer that says nothing about the target, but that its provider can be reached."""
         self.place.breaker.succeeded(began_ns, now_ns)
+
+    def overloaded(self, now_ns: int) -> None:
+        """It said that it can't take more."""
+        self._strain += (1.0 - self._strain) * _STRAIN
+        self._strained_ns = now_ns
+
+    def is_strained(self, now_ns: int) -> bool:
+        """Whether it refuses most of what comes as too much."""
+        return self._strain >= _STRAINED and now_ns - self._strained_ns < _STRAINED_NS
 
     @property
     def is_troubled(self) -> bool:

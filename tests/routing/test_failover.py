@@ -138,6 +138,29 @@ async def test_a_provider_that_asks_for_time_is_left_alone(stand: Any) -> None:
     assert (await one.chat()).headers["x-tidegate-provider"] == "f0"
 
 
+@pytest.mark.parametrize("fake", ["status=429", "status=529", "status=503", "overloaded"])
+@pytest.mark.parametrize("every", [1, 3])
+async def test_overload_goes_to_a_target_that_is_well_however_long_it_lasts(stand: Any, fake: str, every: int) -> None:
+    """No retry-after, no open breaker: all the same no call is refused while the other target has room."""
+    one = await stand(CALM + "[retry]\nbudget_reserve = 2\n", providers=2)
+    one.fakes[0].set_plan([{"every": every, "fake": fake}])
+    answers = [await one.chat() for _ in range(60)]
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_overload_is_not_passed_on_to_one_that_is_overloaded_too(stand: Any) -> None:
+    """Two targets that refuse everything get little more than the calls that come, once both are known to."""
+    one = await stand(CALM + "[retry]\nbudget_reserve = 2\n", providers=2)
+    for fake in one.fakes:
+        fake.set_plan([{"fake": "status=429"}])
+    for _ in range(20):
+        assert (await one.chat()).status_code == 429
+    came = sum(fake.stats.calls for fake in one.fakes)
+    for _ in range(60):
+        assert (await one.chat()).status_code == 429
+    assert sum(fake.stats.calls for fake in one.fakes) - came <= 60 * 1.1 + 1
+
+
 async def test_breakers_outlive_a_reload(stand: Any) -> None:
     one = await stand("[breaker]\nconsecutive_failures = 3\n", providers=2)
     one.fakes[0].set_plan([{"fake": "status=500"}])
