@@ -132,6 +132,7 @@ class Forwarder:
     ) -> tuple[Attempt, Task[UpstreamResponse]]:
         """The attempt that answered first, of this one and of one beside it; the other one is closed, and billed."""
         both = [attempt]
+        errors: dict[int, UpstreamError] = {}
 
         async def beside() -> Sending | None:
             second = await self._beside(call, attempt.plan, other)
@@ -141,7 +142,7 @@ class Forwarder:
             return self._send(call, second, outgoing)
 
         def failed(index: int, error: UpstreamError) -> None:
-            one = both[index]
+            one, errors[index] = both[index], error
             one.plan.failed(one.choice, of_error(one.target.provider.kind.name, error))
 
         winner = 0
@@ -150,7 +151,7 @@ class Forwarder:
             return both[winner], sent
         finally:
             if len(both) > 1:
-                self._lose(call, both[1 - winner], both[winner])
+                self._lose(call, both[1 - winner], both[winner], errors.get(1 - winner))
 
     async def _beside(self, call: Call, plan: Attempts, other: Choice) -> Attempt | None:
         """A hedge, its limits held besides; None where the retry budget or a limit has no room for it."""
@@ -168,12 +169,25 @@ class Forwarder:
         plan.begin(other)
         return attempt
 
-    def _lose(self, call: Call, loser: Attempt, winner: Attempt) -> None:
-        """Closes the attempt that was not needed in the end, and makes the other one the call's last."""
-        loser.plan.end(loser.choice)
-        self._closing.charge(loser.row, loser.target, self._closing.guess(call, loser))
-        self._closing.close(loser, "gone", "hedge_lost")
-        self._ledger.settle(loser.row, None)
+    def _lose(self, call: Call, loser: Attempt, winner: Attempt, error: UpstreamError | None) -> None:
+        """Closes the attempt that was not needed in the end, and makes the other one the call's last. `error`: what it
+        failed by, if it did."""
+        plan, row = loser.plan, loser.row
+        outcome, code = "failed", f"upstream_{row.status}"
+        if error is not None:
+            spoilt = self._closing.spoilt(call, loser, error)
+            usage, code = spoilt.usage, spoilt.error.code
+        else:
+            usage = self._closing.guess(call, loser)
+            if row.status >= 400:
+                plan.failed(loser.choice, of_status(loser.target.provider.kind.name, row.status), loser.headers)
+            else:
+                plan.outrun(loser.choice)
+                outcome, code = "gone", "hedge_lost"
+        plan.end(loser.choice)
+        self._closing.charge(row, loser.target, usage)
+        self._closing.close(loser, outcome, code)
+        self._ledger.settle(row, None)
         if call.attempts[-1] is not winner.row:
             one, other = len(call.attempts) - 2, len(call.attempts) - 1
             call.attempts[one], call.attempts[other] = call.attempts[other], call.attempts[one]

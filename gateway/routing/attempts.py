@@ -93,7 +93,8 @@ class Attempts:
 
     def skip(self, choice: Choice) -> None:
         """The limits could not be moved to this one; nothing was sent."""
-        self._refused = [*self._refused, choice.target]
+        if choice.why != "hedge":  # which needs room besides; another attempt may find it instead of this one
+            self._refused = [*self._refused, choice.target]
         if choice.is_paid:
             choice.standing.place.repeats.give_back()
         if choice.proves:
@@ -108,6 +109,10 @@ class Attempts:
             choice.standing.sample(self._call.route.name, now_ns - choice.began_ns)
         if choice.credential is not None:
             choice.credential.learn(headers, choice.target.upstream_model, now_ns, routing.wall_ns())
+
+    def outrun(self, choice: Choice) -> None:
+        """Another attempt was faster: this one takes at least as long as it has taken."""
+        choice.standing.waited(self._routing.now_ns() - choice.began_ns)
 
     def failed(self, choice: Choice, fault: Fault, headers: Headers | None = None) -> Failed:
         """Counts the failure; what `next` goes by. `headers`: of the answer, if there was one."""
@@ -153,9 +158,12 @@ class Attempts:
         if usual_ns is None:
             return None
         now_ns = routing.now_ns()
-        others = [target for target in call.targets if target is not first.target and not self._is_out(target, now_ns)]
-        target = others[0] if others else first.target
-        standing = routing.standings.of(target)
+        others = [target for target in call.targets if target is not first.target and _fits(call, target)]
+        others = [target for target in others if not self._is_out(target, now_ns)]
+        well = [target for target in [*others, first.target] if not routing.standings.of(target).is_troubled]
+        if not well:
+            return None  # a half-open target is proved by a call that is sorely needed there
+        target, standing = well[0], routing.standings.of(well[0])
         choice = self._chosen(target, standing, now_ns)
         choice.is_moved, choice.why = True, "hedge"
         return max(usual_ns, rules.min_delay_ms * 1_000_000), choice

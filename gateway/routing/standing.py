@@ -74,6 +74,10 @@ class Standing:
         self.breaker.succeeded(began_ns, now_ns)
         self.place.breaker.succeeded(began_ns, now_ns)
 
+    def waited(self, latency_ns: int) -> None:
+        """It takes longer than that: nobody waited for its answer any more."""
+        self.latency_ns = max(self.latency_ns, float(latency_ns))
+
     def answered(self, began_ns: int, now_ns: int) -> None:
         """An answer that says nothing about the target, but that its provider can be reached."""
         self.place.breaker.succeeded(began_ns, now_ns)

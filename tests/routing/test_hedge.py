@@ -111,3 +111,67 @@ async def test_off_by_default(stand: Any) -> None:
     await warm(one)
     one.fakes[0].set_plan([{"fake": "latency-ms=300"}])
     assert "x-tidegate-attempts" not in (await embed(one)).headers
+
+
+async def test_a_hedge_that_is_not_needed_keeps_no_half_open_target_from_proving_itself(stand: Any) -> None:
+    one = await stand(ON + CALM, providers=2)
+    await warm(one)
+    await one.chat("status=500")  # f1 is known now
+    standings = one.gateway.routing.standings
+    breaker = standings._places["f1"].standings["demo-small"].breaker
+    breaker._open(standings._clock.now_ns(), "so the test wants it")
+    breaker.reopens_ns = 0
+    assert (await embed(one)).headers["x-tidegate-provider"] == "f0"
+    await one.settled()
+    one.fakes[0].set_plan([{"fake": "status=500"}])
+    assert (await embed(one)).headers["x-tidegate-provider"] == "f1"
+
+
+@pytest.mark.parametrize("lacking", ["the retry budget", "a limit"])
+async def test_a_hedge_that_has_no_room_does_not_stand_in_the_way_of_failover(
+    stand: Any, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    from gateway.pipeline import Pipeline
+
+    original = Pipeline.move
+
+    async def move(self: Pipeline, call: Any, target: Any, *, keep: bool) -> bool:
+        return not keep and await original(self, call, target, keep=keep)
+
+    if lacking == "a limit":
+        monkeypatch.setattr(Pipeline, "move", move)
+    budget = "[retry]\nbudget_reserve = 0\nbudget_percent = 0\n" if lacking == "the retry budget" else ""
+    one = await stand(ON + CALM + budget, providers=2)
+    await warm(one)
+    one.fakes[0].set_plan([{"fake": "status=500; latency-ms=200"}])
+    answer = await embed(one)
+    assert (answer.status_code, answer.headers["x-tidegate-provider"]) == (200, "f1")
+
+
+@pytest.mark.parametrize(
+    ("fake", "error", "status"),
+    [("reset=head", "upstream_connection_lost", 0), ("status=500", "upstream_500", 500)],
+)
+async def test_a_hedged_attempt_that_failed_is_told_as_that_and_not_billed(
+    stand: Any, fake: str, error: str, status: int
+) -> None:
+    one = await stand(ON + CALM, providers=2)
+    await warm(one)
+    one.fakes[0].set_plan([{"nth": 1, "fake": f"{fake}; latency-ms=150"}])
+    one.fakes[1].set_plan([{"nth": 1, "fake": "latency-ms=300"}])
+    answer = await embed(one)
+    assert (answer.status_code, answer.headers["x-tidegate-provider"]) == (200, "f1")
+    first, _ = sorted(await one.attempts(answer.headers["x-request-id"]), key=lambda row: row.n)
+    assert (first.outcome, first.error, first.status, first.cost_pusd) == ("failed", error, status, 0)
+    rows = {(row["provider"], row["model"]): row for row in one.gateway.routing.snapshot()}
+    assert rows["f0", "demo-small"]["failures"] == 1
+
+
+async def test_who_loses_a_race_is_known_to_be_slow(stand: Any) -> None:
+    one = await stand(ON + CALM, providers=2)
+    await warm(one)
+    one.fakes[0].set_plan([{"nth": 1, "fake": "latency-ms=4000"}])
+    one.fakes[1].set_plan([{"nth": 1, "fake": "latency-ms=200"}])
+    await embed(one)
+    rows = {(row["provider"], row["model"]): row for row in one.gateway.routing.snapshot()}
+    assert rows["f0", "demo-small"]["latency_ms"] > 200
