@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.call import Held
+from gateway.scheduler.claim import Claim
 from gateway.scheduler.lane import Entry, Lane, LaneKey, Spot, amount_of
 from gateway.scheduler.line import Line
 from gateway.scheduler.pace import Pace
 from gateway.scheduler.settings import QueueSettings
-from gateway.state.store import Limit
+from gateway.state.store import Limit, Slots
 
 #: Paces that are remembered; the oldest is forgotten.
 MOST_PACES = 10_000
@@ -24,6 +25,7 @@ class Board:
         self.fresh: list[Lane] = []  # with options that are parked nowhere yet
         self.dirty: dict[Line, None] = {}  # whose first is to be tried
         self.floor_every = QueueSettings().floor_every
+        self.claim = Claim()
         self._parts: dict[str, dict[str, None]] = {}  # lines at parts of a limit, by the limit's name
         self._paces: dict[str, Pace] = {}
         self._ring = ring
@@ -31,8 +33,8 @@ class Board:
 
     def contended(self, held: Iterable[Held]) -> bool:
         """Whether somebody waits for one of these, or may do so before the next turn of the loop."""
-        lines = self.lines
-        return bool(self.fresh) or any(limit.name in lines for _, limit, _, _ in held)
+        lines, kept = self.lines, self.claim.amounts
+        return bool(self.fresh) or any(limit.name in lines or limit.name in kept for _, limit, _, _ in held)
 
     def clear(self) -> None:
         """Nobody waits any more."""
@@ -118,6 +120,26 @@ class Board:
             for entry in untold:
                 if entry.lane is lane:
                     self._tell(entry, lane, now)
+
+    def move(self, spot: Spot, entry: Entry, line: Line, now: int) -> None:
+        """Parks the first of a line elsewhere. If it is starved, what its turn had for it is kept; but no slot while it
+        waits for a refill, which may take long."""
+        before = spot.line
+        if before is not None and before is not line and self.claim.may_have(entry):
+            is_slot = before.pace.limit.__class__ is Slots
+            if not is_slot or line.pace.limit.__class__ is Slots:
+                if not self.claim.is_of(entry):
+                    self.forgo()
+                    self.claim.holder = entry
+                self.claim.amounts[before.name] = amount_of(entry, before.name)
+        self.park(spot, line, now)
+
+    def forgo(self) -> None:
+        """Nothing is kept for anybody any more: those who were kept from it are tried again."""
+        for name in self.claim.drop():
+            line = self.lines.get(name)
+            if line is not None:
+                self.touch(line)
 
     @staticmethod
     def rehome(lane: Lane, line: Line) -> None:

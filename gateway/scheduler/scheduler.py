@@ -201,6 +201,8 @@ class Scheduler:
         self._roll.remove(entry)
         if lane is not None:
             self._board.leave(entry, lane)
+        if self._board.claim.is_of(entry):
+            self._board.forgo()
         self._rest()
 
     def _end(self, entry: Entry, error: Exception) -> None:
@@ -395,15 +397,19 @@ class Scheduler:
     async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
         """Asks the store for a call on one of its options; parks the spot where it lacks something."""
         now = self._now()
-        option = entry.options[spot.index]
+        option, claim = entry.options[spot.index], self._board.claim
+        is_kept = claim.is_of(entry)
         wants: list[Want] = []
         for name, (_, limit, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
             line = self._board.lines.get(name)
-            if line is not None and line is not spot.line and line.is_before(entry, lane):
-                self._board.park(spot, line, now)
+            is_open = line is None or line is spot.line or (is_kept and name in claim.amounts)
+            if line is not None and not is_open and line.is_before(entry, lane):
+                self._board.move(spot, entry, line, now)
                 return False
             wants.append((limit, amount))
         try:
+            if claim.amounts and not is_kept and not await self._spares(entry, spot, wants, now):
+                return False
             grant = await self._store.reserve(entry.waiter.id, wants, entry.waiter.ttl_s)
         except Exception as error:  # it belongs to the call that is being tried
             if not entry.done:
@@ -418,6 +424,26 @@ class Scheduler:
             return False
         self._grant(entry, lane, spot, option, now)
         return True
+
+    async def _spares(self, entry: Entry, spot: Spot, wants: list[Want], now: int) -> bool:
+        """Whether a call leaves what is kept for the oldest starved one; it is parked where it would not."""
+        kept, names = self._board.claim.amounts, entry.signature[spot.index]
+        if not any(name in kept for name in names):
+            return True
+        more: list[Want] = []
+        for name, (limit, amount) in zip(names, wants, strict=True):
+            amount += kept.get(name, 0)
+            if name in kept and amount > limit.capacity:
+                self._board.move(spot, entry, self._board.line(name, limit, now), now)
+                return False
+            more.append((limit, amount))
+        asked = f"{entry.waiter.id} and what is kept"
+        grant = await self._store.reserve(asked, more, entry.waiter.ttl_s)
+        if grant.granted:
+            await self._store.release(asked)
+        elif not entry.done:
+            self._lacks(entry, spot, grant, now)
+        return grant.granted and not entry.done
 
     async def take_along(self, id: str, option: Option) -> bool:
         """Grants a waiting call out of its turn, since another one's grant has room for it: with no more than `option`,
@@ -458,7 +484,7 @@ class Scheduler:
             due_ns = now + int(lack.retry_after_s * SECOND_NS) + 1
         if not line.due_ns or line.due_ns > due_ns or line is here:
             self._agenda.put(line, due_ns)
-        self._board.park(spot, line, now)
+        self._board.move(spot, entry, line, now)
 
     def _never(self, entry: Entry) -> None:
         """A need above its limit's capacity, or of what nobody gives back: no wait will make it fit."""
@@ -501,6 +527,8 @@ class Scheduler:
             lane = entry.lane
             if lane is not None:
                 self._board.leave(entry, lane)
+            if self._board.claim.is_of(entry):
+                self._board.forgo()
             entry.set_options(options)
             if lane is not None:
                 self._board.join(entry)
