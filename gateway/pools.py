@@ -195,6 +195,7 @@ class Pools:
         return {
             "name": pool.name,
             "unit": pool.unit,
+            "closed_ms": -(-parts[0].closed_ns // 1_000_000),
             "waiting": counts[pool.whole.name] + sum(counts[span.window.name] for span in pool.spans),
             "shared": by_name[SHARED],
             "reserved": by_name.get(RESERVED),

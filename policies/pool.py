@@ -162,10 +162,10 @@ class Pool(Policy):
         """The provider's own figures correct the pools that count the same as it does."""
         for name, measure in target.pools.amounts.items() if target.pools is not None else ():
             pool = self._pools[name]
-            if not pool.learns or measure not in LEDGER:
+            if not pool.learns:
                 continue
             age_s = (self._gate.clock.now_ns() - at_ns) / 1e9
-            left = told.left.get(measure)
+            left = told.left.get(measure) if isinstance(measure, str) else None
             if left is not None or told.pause_s > age_s:
                 await self._gate.store.learn(pool.whole, left, max(0.0, told.pause_s - age_s), age_s)
 

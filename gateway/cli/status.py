@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.ratelimit import span
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -113,7 +115,7 @@ def _pools(rows: list[dict[str, Any]]) -> RenderableType:
         table.add_row(
             _text(row["name"]),
             _text(row["unit"]),
-            _bar(row["shared"]["percentage"]),
+            f"closed {span(row['closed_ms'] / 1000)}" if row["closed_ms"] else _bar(row["shared"]["percentage"]),
             _level(row["shared"]),
             _level(row["reserved"]),
             _text(dedicated),

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from gateway.pools import Pools
     from gateway.routing.routing import Routing
     from gateway.scheduler import Scheduler, Snapshot
-    from gateway.state.store import Store
+    from gateway.state.store import Lack, Store, Want
 
 #: Waiting calls that are shown unless more are asked for.
 SHOWN = 100
+#: The hold of who only asks.
+ASKING = "asking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,16 @@ class Sight:
         """One row a pool; see `Pools.snapshot`."""
         snapshot = self.scheduler.snapshot() if snapshot is None else snapshot
         return await self.of_pools().snapshot(self.store, [view.limit for view in snapshot.waiting])
+
+    async def lacks(self, pool: str, amount: int) -> list[Lack]:
+        """Why that much of a pool's shared part can't be had now, of the part and of the windows over it; none: it
+        can. Asked as a call would ask, and given back at once."""
+        found = self.of_pools().by_name[pool]
+        wants: list[Want] = [(found.whole, amount), *[(span.window, amount) for span in found.spans]]
+        grant = await self.store.reserve(ASKING, wants, 1.0)
+        if grant.granted:
+            await self.store.release(ASKING)
+        return list(grant.lacks)
 
     def queue(self, snapshot: Snapshot | None = None, shown: int = SHOWN) -> dict[str, Any]:
         """Levels, sums, and the first calls by position; times in ms."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.errors import Header
-from gateway.routing.patience import retry_after
+from gateway.routing.patience import NEVER_S, retry_after
 
 _LEFT = {
     b"x-ratelimit-remaining-tokens": "tokens",
@@ -31,11 +31,14 @@ class Told:
 
 
 def listen(status: int, headers: list[Header], wall_ns: int) -> Told | None:
-    """None: it says nothing. What is no number counts as not said; a pause is only read from a 429."""
+    """None: it says nothing. What is no number, or none that ends, counts as not said; a pause is only read from a
+    429."""
     left: dict[str, int] = {}
     for name, value in headers:
         measure = _LEFT.get(name)
         if measure is not None and value.isdigit() and len(value) <= 15:
             left[measure] = int(value)
     pause_s = retry_after(headers, wall_ns / 1e9) if status == 429 else None
+    if pause_s == NEVER_S:
+        pause_s = None  # nonsense keeps no pool closed for an hour
     return Told(left, min(pause_s or 0.0, LONGEST_PAUSE_S)) if left or pause_s else None

@@ -127,6 +127,7 @@ class PoolState:
                 part.capacity,
                 -(-self.parts[part.name].lent // SCALE),
                 max(0, -(self.parts[part.name].level // SCALE)),
+                max(0, self.paused_until - now),
             )
             for part in self.plan.parts
         ]

@@ -117,13 +117,15 @@ class Lack(msgspec.Struct, gc=False):
 
 
 class PartLevel(msgspec.Struct, gc=False):
-    """How one part of a pool stands, in whole units. `lent` is what others hold of it; `debt` blocks it."""
+    """How one part of a pool stands, in whole units. `lent` is what others hold of it; `debt` blocks it; nothing is
+    granted of the pool for `closed_ns`, since its provider said so."""
 
     name: str  # "shared", "reserved", "client ID"
     available: int
     capacity: int
     lent: int
     debt: int
+    closed_ns: int = 0
 
 
 class Grant(msgspec.Struct, gc=False):

@@ -25,6 +25,22 @@ targets = ["held/m"]
 [models.taker]
 targets = ["held/m"]
 pools = { mail = 60 }
+[models.closer]
+targets = ["held/m-closer"]
+pools = { closed = 1 }
+[models.daily]
+targets = ["held/m"]
+pools = { daily = 5 }
+[pools.closed]
+unit = "requests"
+capacity = 100
+refill_per_s = 1
+learn = true
+[pools.daily]
+unit = "reports"
+capacity = 100
+refill_per_s = 1
+windows = ["7/day"]
 [pools.mail]
 unit = "emails"
 capacity = 100
@@ -47,6 +63,9 @@ role = "service"
 [[clients.one.keys]]
 secret = "tg-one-viewer-key"
 role = "viewer"
+[clients.two]
+[[clients.two.keys]]
+secret = "tg-two-client-key"
 """
 VIEWER, SERVICE, CLIENT, ADMIN = "tg-one-viewer-key", "tg-one-service-key", "tg-one-client-key", "tg-test-admin-key"
 READ = (
@@ -71,8 +90,14 @@ class Held:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
+                asked = self.rfile.read(int(self.headers["content-length"]))
                 held.go.wait(20)
+                if b"m-closer" in asked:
+                    self.send_response(429)
+                    self.send_header("retry-after", "1800")
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
                 body = b'{"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 1}}'
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
@@ -137,13 +162,30 @@ def test_operators_may_read(watched: Any, key: str) -> None:
     assert asked(watched, "/api/resources/check", {"resourceType": "gpt4", "amount": 1}, key)[0] == 200
 
 
-@pytest.mark.parametrize("path", [*READ, "/control/v1/queue/x", "/api/queue/position/x", "/control/none"])
+@pytest.mark.parametrize("path", [*READ, "/control/v1/queue/", "/control/v1/queue/x/y", "/control/none"])
 def test_nobody_else_may(watched: Any, path: str) -> None:
     for key in (None, "tg-unknown-key"):
         status, body = asked(watched, path, key=key)
         assert (status, body["code"], set(body)) == (401, "invalid_api_key", {"error", "code", "request_id"})
     status, body = asked(watched, path, key=CLIENT)
     assert (status, body["code"]) == (403, "permission_denied")
+
+
+PLACES = ("/control/v1/queue/", "/api/queue/position/")
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_clients_may_read_the_place_of_their_own_calls(watched: Any, waiting: str, path: str) -> None:
+    own, whole = asked(watched, path + waiting, key=CLIENT), asked(watched, path + waiting)
+    assert own[0] == 200
+    assert set(own[1]) == set(whole[1])
+    assert asked(watched, path + waiting, key=None)[0] == 401
+    others = asked(watched, path + waiting, key="tg-two-client-key")
+    unknown = asked(watched, path + "unknown", key="tg-two-client-key")
+    assert (others[0], unknown[0]) == (404, 404)
+    for body in (others[1], unknown[1]):
+        body.pop("request_id", None)
+    assert json.dumps(others[1]).replace(waiting, "unknown") == json.dumps(unknown[1]), "as if it did not wait"
 
 
 def test_other_paths_and_methods(watched: Any) -> None:
@@ -214,8 +256,35 @@ def test_old_check_of_what_comes_back(watched: Any, held: Held) -> None:
     status, said = asked(watched, "/api/resources/check", {"resourceType": "mail", "amount": 50})
     assert (status, said) == (
         200,
-        {"available": False, "waitTime": 10_000_000, "currentlyAvailable": 40, "required": 50},
+        {"available": False, "waitTime": said["waitTime"], "currentlyAvailable": 40, "required": 50},
     )
+    assert 9_900_000 < said["waitTime"] <= 10_000_000
+
+
+def test_what_the_provider_closed_is_not_available(watched: Any, held: Held) -> None:
+    held.go.set()
+    chat = {"model": "closer", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    assert watched.request("POST", "/v1/chat/completions", chat, "tg-two-client-key")[0] == 429
+    said = asked(watched, "/api/resources/check", {"resourceType": "closed", "amount": 1})[1]
+    assert (said["available"], said["required"]) == (False, 1)
+    assert 1_700_000 < said["waitTime"] <= 1_800_000
+    pools = {row["name"]: row for row in asked(watched, "/control/v1/pools")[1]["pools"]}
+    assert 1_700_000 < pools["closed"]["closed_ms"] <= 1_800_000
+    assert pools["gpt4"]["closed_ms"] == 0
+    shown = watched.command("status", "--once", "-c", str(watched.config)).stdout
+    assert "closed 29 min" in shown or "closed 30 min" in shown
+
+
+def test_a_windows_end_bounds_what_is_available(watched: Any, held: Held) -> None:
+    held.go.set()
+    chat = {"model": "daily", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    assert watched.request("POST", "/v1/chat/completions", chat, "tg-two-client-key")[0] == 200
+    assert asked(watched, "/api/resources/check", {"resourceType": "daily", "amount": 2})[1]["available"] is True
+    said = asked(watched, "/api/resources/check", {"resourceType": "daily", "amount": 3})[1]
+    assert (said["available"], said["currentlyAvailable"]) == (False, 2)
+    assert 80_000_000 < said["waitTime"] < 90_000_000
+    assert asked(watched, "/api/resources/check", {"resourceType": "daily", "amount": 8})[1]["waitTime"] is None
+    assert asked(watched, "/api/resources/check", {"resourceType": "daily", "amount": 2})[1]["available"] is True
 
 
 def test_old_queue(watched: Any, waiting: str) -> None:
@@ -225,7 +294,8 @@ def test_old_queue(watched: Any, waiting: str) -> None:
     status, place = asked(watched, f"/api/queue/position/{waiting}")
     assert status == 200
     assert {"requestId", "status", "queue", "priority", "estimatedWait", "queuedAt"} <= set(place)
-    assert (place["requestId"], place["status"], place["priority"]) == (waiting, "queued", 30)
+    assert (place["requestId"], place["status"]) == (waiting, "queued")
+    assert place["priority"] in (29, 30), "one less after ten requests"
     assert abs(datetime.fromisoformat(place["queuedAt"]).timestamp() - time.time()) < 10
     assert asked(watched, "/api/queue/position/unknown")[0] == 404
 

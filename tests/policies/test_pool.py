@@ -361,6 +361,17 @@ async def test_a_429_closes_the_pool_until_the_provider_wants_calls_again(gate: 
     assert not await waits(gate, model, max_tokens=1)
 
 
+async def test_a_429_closes_a_pool_of_anything(gate: Gate) -> None:
+    gate.open({"mail": {"unit": "emails", "capacity": 100, "refill_per_s": 1}})
+    model = gate.target(mail=5)
+    call = await gate.admit(model)
+    await gate.pipeline.heard(call, model, Told({"requests": 0}, 20.0), gate.bench.clock.now_ns())
+    await gate.end(call, kind="failed")
+    assert await waits(gate, model)
+    gate.bench.clock.advance(20)
+    assert not await waits(gate, model), "what is left of requests says nothing of emails"
+
+
 async def test_a_pool_of_several_providers_learns_from_none_unless_told_to(gate: Gate) -> None:
     for learn, left in ((None, 890), (True, 0), (False, 890)):
         gate.open({f"gpt-{learn}": {**TOKENS, "learn": learn}})
@@ -413,6 +424,7 @@ async def test_pools_tell_how_they_stand(gate: Gate) -> None:
     assert gpt == {
         "name": "gpt",
         "unit": "tokens",
+        "closed_ms": 0,
         "waiting": 2,
         "shared": {"available": 700, "capacity": 700, "percentage": 100, "lent": 0, "debt": 0},
         "reserved": {"available": 100, "capacity": 100, "percentage": 100, "lent": 0, "debt": 0},

@@ -28,6 +28,7 @@ LEFT = [(b"x-ratelimit-remaining-tokens", b"12"), (b"x-ratelimit-remaining-reque
         (429, [(b"retry-after-ms", b"1500"), (b"retry-after", b"20")], Told({}, 1.5)),
         (429, [(b"retry-after", b"Tue, 24 Nov 2026 12:00:30 GMT")], Told({}, 30.0)),
         (429, [(b"retry-after", b"99999999")], Told({}, 3600.0)),
+        (429, [(b"retry-after", b"inf")], None),
         (503, [(b"retry-after", b"20")], None),
         (429, [(b"retry-after", b"soon")], None),
         (200, [(b"x-ratelimit-remaining-tokens", b"-1"), (b"x-ratelimit-remaining-requests", b"9" * 16)], None),

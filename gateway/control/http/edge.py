@@ -42,8 +42,13 @@ def page(path: str, said: Callable[[Request], Awaitable[Said]], method: str = "G
     return Route(path, answer, methods=[method])
 
 
+#: Where a client's key may read as well, one thing under each: what is its own, and nothing of others.
+OF_CLIENTS = ("/control/v1/queue/", "/api/queue/position/")
+
+
 class Edge:
-    """An ASGI application around the routes. Readers have a key of role viewer, service or admin."""
+    """An ASGI application around the routes. Readers have a key of role viewer, service or admin; clients read the
+    place of their own calls."""
 
     def __init__(self, routes: list[BaseRoute], directory: Directory, ids: Ids, clock: Clock) -> None:
         self._router = Router(routes, redirect_slashes=False)
@@ -74,9 +79,22 @@ class Edge:
         found = self._directory.find(secret.encode()) if secret else None
         if found is None:
             raise InvalidKey("The control API needs a key with role viewer, service or admin; this key is not known.")
-        if found[0].role == "client":
+        key, client = found
+        if key.role == "client" and not _is_of_clients(request.url.path):
             raise Forbidden("The control API needs a key with role viewer, service or admin; this one is a client's.")
-        request.scope["role"] = found[0].role
+        request.scope["role"] = key.role
+        request.scope["sees"] = client.id if key.role == "client" else None
+
+
+def _is_of_clients(path: str) -> bool:
+    above, slash, name = path.rpartition("/")
+    return bool(name) and above + slash in OF_CLIENTS
+
+
+def may_see(request: Request, client: str) -> bool:
+    """Whether the caller may read what is that client's."""
+    sees = request.scope["sees"]
+    return sees is None or sees == client
 
 
 def _ours(error: Exception) -> GatewayError:

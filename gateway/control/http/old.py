@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.routing import Route
 
-from gateway.control.http.edge import Answer, page
+from gateway.control.http.edge import Answer, may_see, page
 from gateway.control.sight import Sight
 from gateway.errors import BadRequest, TooLarge
+from gateway.state.store import Lack
 
 Shape = dict[str, Any]
 MOST_BYTES = 65_536
@@ -47,11 +49,12 @@ class Old:
         parts = (await self._parts()).get(name)
         if parts is None:
             raise Answer(404, {"available": False, "reason": "unknown_resource"})
-        shared = parts["shared"]
-        if amount <= shared["available"]:
+        lacks = await self._sight.lacks(name, amount)
+        if not lacks:
             return {"available": True, "waitTime": 0, "pools": parts}
-        lacking = {"currentlyAvailable": max(0, shared["available"]), "required": amount}
-        return {"available": False, "waitTime": self._wait_ms(name, shared, amount), **lacking}
+        available = max(0, min([lack.available if lack.available < amount else 0 for lack in lacks]))  # 0: closed
+        lacking = {"currentlyAvailable": available, "required": amount}
+        return {"available": False, "waitTime": _wait_ms(lacks), **lacking}
 
     async def queue(self, request: Request) -> Shape:
         snapshot = self._sight.scheduler.snapshot()
@@ -60,7 +63,7 @@ class Old:
     async def position(self, request: Request) -> Shape:
         request_id = request.path_params["request_id"]
         view = self._sight.scheduler.position(request_id)
-        if view is None:
+        if view is None or not may_see(request, view.client):
             raise Answer(404, {"error": "Request not found", "requestId": request_id})
         return {
             "requestId": view.id,
@@ -84,16 +87,19 @@ class Old:
             for name, level in self._sight.scheduler.snapshot().levels.items()
         }
 
-    def _wait_ms(self, name: str, shared: Shape, amount: int) -> int | None:
-        """Until the refill has brought it, if nobody else takes any; None: it never fits."""
-        if amount > shared["capacity"]:
-            return None
-        units, in_ns = self._sight.of_pools().by_name[name].whole.comes_back
-        return -(-(amount - shared["available"]) * in_ns // (units * 1_000_000)) if units else None
-
     def _moment(self, ago_ms: int) -> str:
         at = datetime.fromtimestamp(self._sight.clock.wall_ns() / 1e9 - ago_ms / 1000, UTC)
         return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _wait_ms(lacks: list[Lack]) -> int | None:
+    """Until all of it has come back, if nobody else takes any; None: it never fits."""
+    longest_s = 0.0
+    for lack in lacks:
+        if lack.retry_after_s is None:
+            return None
+        longest_s = max(longest_s, lack.retry_after_s)
+    return ceil(longest_s * 1000)
 
 
 def _part(level: Shape | None) -> Shape:

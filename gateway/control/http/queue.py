@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from gateway.control.http.edge import page
+from gateway.control.http.edge import may_see, page
 from gateway.control.sight import SHOWN, Sight
 from gateway.errors import BadRequest, NotFound
 
@@ -25,7 +25,7 @@ def routes(sight: Sight) -> list[Route]:
     async def call(request: Request) -> dict[str, Any]:
         request_id = request.path_params["request_id"]
         view = sight.scheduler.position(request_id)
-        if view is None:
+        if view is None or not may_see(request, view.client):
             raise NotFound(f"No call with the request id '{request_id[:80]}' waits in the queue.")
         return asdict(view)
 
