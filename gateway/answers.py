@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.clock import Clock
+from gateway.deadline import within
 from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.metrics import Metrics
@@ -17,6 +18,7 @@ from gateway.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.alike import Alike
+    from gateway.call import Call
     from gateway.embedding import Embedder
 
 #: What an entry costs besides its answer.
@@ -93,6 +95,10 @@ class Answers:
         metrics.gauge("tidegate_cache_bytes", "Answers kept to be given again.", lambda: [((), float(self.kept_bytes))])
         metrics.gauge("tidegate_cache_entries", "How many of them.", lambda: [((), float(len(self._kept)))])
         metrics.gauge("tidegate_cache_followers", "Calls that wait for another one's answer.", self._followers)
+
+    async def wait(self, call: Call, flight: Flight) -> Answer | None:
+        """The answer that another call brings, if it does so in time for this one."""
+        return await within(call, self._now(), flight.answer())
 
     def get(self, key: bytes) -> Answer | None:
         """The answer of that key, if it is still good."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from asyncio import timeout
+from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.errors import BadRequest, DeadlineExceeded
 
 if TYPE_CHECKING:
     from gateway.call import Call
+
+Result = TypeVar("Result")
 
 NAME = b"x-tidegate-deadline"
 
@@ -53,6 +57,17 @@ def check(call: Call, now_ns: int) -> None:
     """Raises DeadlineExceeded where nothing that is done now could still be in time."""
     if call.deadline_ns is not None and now_ns >= call.deadline_ns:
         raise exceeded(bool(call.attempts))
+
+
+async def within(call: Call, now_ns: int, waiting: Awaitable[Result]) -> Result:
+    """Waits for what another call brings, but no longer than this one's answer is of use."""
+    if call.deadline_ns is None:
+        return await waiting
+    try:
+        async with timeout((call.deadline_ns - now_ns) / 1e9):
+            return await waiting
+    except TimeoutError:
+        raise exceeded(is_sent=False) from None
 
 
 def exceeded(is_sent: bool) -> DeadlineExceeded:

@@ -7,7 +7,9 @@ import hashlib
 from collections import OrderedDict
 from typing import Protocol
 
+from gateway.call import Call
 from gateway.clock import Clock
+from gateway.deadline import within
 from gateway.interest import Interest
 from gateway.metrics import Metrics
 from gateway.records.rows import ResultRow
@@ -62,6 +64,7 @@ class Results:
         self.max_bytes = 64 * 1024 * 1024
         self._shelf = shelf
         self._wall_ns = clock.wall_ns
+        self._now_ns = clock.now_ns
         self._under_way: dict[str, UnderWay] = {}
         self._latest: OrderedDict[str, ResultRow] = OrderedDict()
         self.kept_bytes = 0
@@ -71,6 +74,10 @@ class Results:
     def under_way(self, id: str) -> UnderWay | None:
         """The execution of a key that is running now."""
         return self._under_way.get(id)
+
+    async def wait(self, call: Call, running: UnderWay) -> ResultRow | None:
+        """The result that another call with the same key brings, if it does so in time for this one."""
+        return await within(call, self._now_ns(), running.result())
 
     async def begin(self, id: str, fingerprint: bytes, interest: Interest) -> ResultRow | None:
         """Claims a key that nobody has under way. A result means that there is one already; None that the caller

@@ -143,7 +143,7 @@ class Cache(Policy):
             flight.loans.lend(placement)
             scheduler.reconsider(flight.call)
         try:
-            answer = await flight.answer()
+            answer = await self._answers.wait(call, flight)
         finally:
             call.borne_pusd = flight.share_pusd
             if placement is not None:

@@ -68,7 +68,7 @@ class Idempotency(Policy):
                 _compare(running.fingerprint, fingerprint)
                 if self.mode == "observe":
                     return
-                row = await running.result()
+                row = await self._results.wait(call, running)
                 if row is None:
                     continue
             call.answer(_replay(call, row))

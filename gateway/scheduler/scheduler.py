@@ -15,6 +15,7 @@ from itertools import count
 
 from gateway.call import Call, Held
 from gateway.clock import Clock
+from gateway.deadline import exceeded
 from gateway.errors import GatewayError, LimitError, QueueFull, RateLimited
 from gateway.metrics import Metrics
 from gateway.ratelimit import span
@@ -263,6 +264,7 @@ class Scheduler:
             f"{span(max(0.0, longest_s))}. Try again in {span(wait_s)}.",
             code="queue_wait_too_long",
             retry_after_s=wait_s,
+            should_retry=False if entry.ends_ns == entry.waiter.placement.deadline_ns else None,  # the same is no use
             policy="queue",
         )
 
@@ -273,6 +275,10 @@ class Scheduler:
         lane = entry.lane
         if lane is not None and lane.home is not None and waited_s > entry.naive_s:
             lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
+        deadline_ns = entry.waiter.placement.deadline_ns
+        if deadline_ns is not None and now >= deadline_ns:
+            self._end(entry, exceeded(is_sent=False))
+            return
         wait_s = max(1.0, self._left_s(entry, now))
         message = f"This call waited {span(waited_s)}, the longest it may. Try again in {span(wait_s)}."
         self._end(entry, RateLimited(message, code="queue_wait_too_long", retry_after_s=wait_s, policy="queue"))

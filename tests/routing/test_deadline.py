@@ -104,3 +104,46 @@ async def test_workers_are_told(stand: Any) -> None:
     assert b"x-tidegate-deadline" not in dict(one.fakes[0].requests[-1].headers)
     await one.chat(headers=at(20))
     assert b"x-tidegate-deadline" not in dict(one.fakes[0].requests[-1].headers)
+
+
+ONE_AT_A_TIME = """
+[clients.slow]
+quota = { requests = ["1000/minute"], concurrent = 1 }
+[[clients.slow.keys]]
+secret = "tg-slow-secret-key"
+"""
+
+
+async def begun(one: Any, **headers: str) -> asyncio.Task[Any]:
+    """A call that takes 1.5 s, on its way."""
+    call = asyncio.ensure_future(one.chat("latency-ms=1500", temperature=0, headers=headers))
+    async with asyncio.timeout(5):
+        while not one.fakes[0].stats.in_flight:
+            await asyncio.sleep(0.005)
+    return call
+
+
+async def test_a_call_that_queues_is_told_of_its_deadline(stand: Any) -> None:
+    one = await stand(ONE_AT_A_TIME)
+    slow = {"authorization": "Bearer tg-slow-secret-key"}
+    first = await begun(one, **slow)
+    began = time.monotonic()
+    answer = await one.chat(headers=slow | at(0.4))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert answer.headers["x-should-retry"] == "false"
+    assert time.monotonic() - began < 1
+    assert (await first).status_code == 200
+    assert one.fakes[0].stats.calls == 1
+
+
+@pytest.mark.parametrize("by", ["its idempotency key", "the cache"])
+async def test_who_waits_for_anothers_answer_waits_no_longer(stand: Any, by: str) -> None:
+    one = await stand()
+    headers = {"idempotency-key": "same"} if by == "its idempotency key" else {}
+    first = await begun(one, **headers)
+    began = time.monotonic()
+    answer = await one.chat("latency-ms=1500", temperature=0, headers=headers | at(0.4))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert time.monotonic() - began < 1
+    assert (await first).status_code == 200  # which nobody cancelled
+    assert one.fakes[0].stats.calls == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.errors import ModelNotFound, QueueFull, RateLimited
+from gateway.errors import DeadlineExceeded, ModelNotFound, QueueFull, RateLimited
 from gateway.scheduler import Option
 from gateway.state.store import Grant
 
@@ -83,7 +83,7 @@ async def test_nothing_waits_beyond_its_deadline(queue: Any, slots: Any) -> None
     call = queue.wait([(limit, 1)], longest_s=10, deadline_s=3)
     await queue.calm()
     await queue.later(3)
-    assert isinstance(call.error, RateLimited)
+    assert isinstance(call.error, DeadlineExceeded)  # not to be tried again: the same deadline will not come back
 
 
 async def test_the_loops_own_timer_ends_a_wait(slots: Any, queue: Any) -> None:
