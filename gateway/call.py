@@ -47,6 +47,7 @@ class Facts:
     is_routed: bool = False  # the body of a path that we know nothing about names a model, which has to be routable
     more_models: tuple[str, ...] = ()  # that it names besides, further inside
     form: dict[str, str] | None = None  # fields of a multipart body, as they come
+    stated: dict[str, int] | None = None  # what a worker's caller says in the body that it takes of pools
 
 
 @dataclass(slots=True)

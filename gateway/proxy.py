@@ -55,6 +55,7 @@ from gateway.server.bodies import IDENTITY, decode
 from gateway.server.headers import Origin, request_headers
 from gateway.server.paths import canonical
 from gateway.server.refusal import BadTarget, Refusal, dialect_of
+from gateway.stated import hear
 from gateway.targets import Target
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ class Proxy:
         if match.route.name != "models":
             call.targets = self._routing.rank(live.resolver.targets(call, match, holder))
             _check_size(call, inbound.length)
+            if match.route.dialect == "plain" and call.targets[0].provider.stated_pools:
+                await hear(call, inbound.length)
         if call.facts.stream:
             call.beat = partial(beat, down, partial(self._concluder.decorate, call))
         await live.pipeline.admit(call)

@@ -13,6 +13,7 @@ from gateway.errors import BadRequest, RateLimited, Unavailable
 from gateway.policy import Gate, Policy
 from gateway.routes import TABLE
 from gateway.state.store import History, Limit, Used
+from gateway.stated import HEADER, MEMBERS, in_header
 from gateway.targets import Target
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 Amount = int | str
 MEASURES = ("tokens", "input_tokens", "output_tokens", "requests", "images", "characters", "bytes")
-NEEDS = b"x-tidegate-needs"
-#: Of that header: its length, and the pools and units that it may state.
-LONGEST, MOST_STATED, MOST_UNITS = 512, 8, 10**12
 #: Sets of pools whose needs are kept ready; more are made anew each time.
 MOST_KEPT = 10_000
 HOUR_NS = 3_600_000_000_000
@@ -79,8 +77,10 @@ class Pool(Policy):
         uses = [target.pools for target in call.targets if target.pools is not None]
         if uses or route:
             call.needs += self._of(uses, call.route.name if route else "")
-        if NEEDS in call.headers:
-            call.needs += self._stated(call)
+        if HEADER in call.headers:
+            call.needs += self._stated(call, in_header(call.headers[HEADER]), HEADER.decode())
+        elif call.facts.stated:
+            call.needs += self._stated(call, call.facts.stated, MEMBERS[0])
 
     def _of(self, uses: Iterable[PoolUse], route: str) -> tuple[Need, ...]:
         """The needs of all pools that any of the targets takes from; those of others need nothing."""
@@ -142,15 +142,15 @@ class Pool(Policy):
         if target is not None and outcome.kind == "served" and call.attempts:
             self._runs.note((target.provider.name, target.upstream_model), call.attempts[-1].duration_us * 1000)
 
-    def _stated(self, call: Call) -> list[Need]:
+    def _stated(self, call: Call, amounts: Mapping[str, int], where: str) -> list[Need]:
         """What the caller says its work takes: of a worker's pools that its configuration lets callers state."""
         target = call.targets[0] if call.targets else None
         allowed = target.provider.stated_pools if target is not None else frozenset()
         needs: list[Need] = []
-        for name, amount in _parsed(call.headers[NEEDS]).items():
+        for name, amount in amounts.items():
             if name not in allowed:
-                may = f"may be stated: {', '.join(sorted(allowed))}" if allowed else "may state none here"
-                raise BadRequest(f"This call states a need of pool '{name[:64]}'; callers {may}.", param=NEEDS.decode())
+                may = f"may state {', '.join(sorted(allowed))}" if allowed else "may state none here"
+                raise BadRequest(f"This call states a need of pool '{name[:64]}'; callers {may}.", param=where)
             needs += self.stated(self._pools[name], amount)
         return needs
 
@@ -238,20 +238,3 @@ def _counted(measure: Amount, row: Used) -> int:
     """What a sum of the ledger took."""
     tokens = {"input_tokens": row.input_tokens, "output_tokens": row.output_tokens, "requests": row.requests}
     return tokens.get(cast("str", measure), row.input_tokens + row.output_tokens)
-
-
-def _parsed(header: bytes) -> dict[str, int]:
-    """ "email=3, database=5". Raises BadRequest."""
-    found: dict[str, int] = {}
-    for item in header.decode("latin-1")[: LONGEST + 1].split(","):
-        name, _, figure = item.partition("=")
-        name, figure = name.strip(), figure.strip()
-        good = name and name not in found and figure.isascii() and figure.isdigit() and len(figure) <= 13
-        if not good or not 1 <= int(figure) <= MOST_UNITS or len(found) == MOST_STATED or len(header) > LONGEST:
-            raise BadRequest(
-                f"The header {NEEDS.decode()} states up to {MOST_STATED} pools, each once, with a whole number: "
-                "email=3, database=5.",
-                param=NEEDS.decode(),
-            )
-        found[name] = int(figure)
-    return found

@@ -43,6 +43,8 @@ targets = [
 base_url = "{one}/worker"
 stated_pools = ["email"]
 pools = {{ database = 5 }}
+[workers.other]
+base_url = "{one}/worker"
 [pools.gpt]
 unit = "tokens"
 capacity = 1_100
@@ -174,6 +176,39 @@ async def test_a_worker_call_states_what_it_needs(client: httpx2.AsyncClient) ->
     model = await client.post("/v1/chat/completions", json=body("told"), headers={"x-tidegate-needs": "email=3"})
     assert model.status_code == 400
     assert model.json()["error"]["param"] == "x-tidegate-needs"
+
+
+async def test_a_worker_call_states_what_it_needs_in_its_body(client: httpx2.AsyncClient) -> None:
+    async def send(requirements: Any, key: str = "resourceRequirements", **headers: str) -> httpx2.Response:
+        sent = {"action": "send", key: requirements, "text": "x" * 30_000}
+        return await client.post("/workers/mailer/send", json=sent, headers=headers)
+
+    before = (await available(client))["email", "shared"]
+    good = await send({"email": 3})
+    assert good.status_code == 200, good.text
+    assert int(dict(good.json()["headers"])["content-length"]) > 30_000, "the body goes on as it came"
+    assert (await available(client))["email", "shared"] == before - 3
+    assert (await send({"email": 2}, "resource_requirements")).status_code == 200
+    assert (await send({"email": 4}, **{"x-tidegate-needs": "email=1"})).status_code == 200, "the header counts first"
+    assert (await send({"email": 0})).status_code == 200
+    assert (await send(None)).status_code == 200
+    assert (await available(client))["email", "shared"] == before - 6
+    for bad in ({"sms": 3}, {"email": -1}, {"email": 1.5}, {"email": "3"}, {"email": True}, {"email": 10**13}, [], 3):
+        answer = await send(bad)
+        assert answer.status_code == 400, bad
+        assert answer.json()["code"] == "invalid_request"
+    twice = b'{"resourceRequirements": {"email": 900}, "resourceRequirements": {"email": 1}}'
+    json = {"content-type": "application/json"}
+    assert (await client.post("/workers/mailer/send", content=twice, headers=json)).status_code == 400
+    both = b'{"resourceRequirements": {"email": 900}, "resource_requirements": {"email": 1}}'
+    assert (await client.post("/workers/mailer/send", content=both, headers=json)).status_code == 400
+    # What is no JSON, longer than is looked at, or of another worker goes on unread.
+    assert (await client.post("/workers/mailer/send", content=twice)).status_code == 200
+    assert (await client.post("/workers/mailer/send", content=b"{" + twice, headers=json)).status_code == 400
+    long = b'{"text": "%s", "resourceRequirements": {"email": 900}}' % (b"x" * 70_000)
+    assert (await client.post("/workers/mailer/send", content=long, headers=json)).status_code == 200
+    assert (await client.post("/workers/other/send", content=twice, headers=json)).status_code == 200
+    assert (await available(client))["email", "shared"] == before - 6
 
 
 async def test_calls_wait_for_the_refill_and_none_is_refused(client: httpx2.AsyncClient) -> None:

@@ -19,7 +19,7 @@ ALLOWED_TO_POLICIES = {
     "gateway.periods", "gateway.ratelimit", "gateway.clock", "gateway.metrics", "gateway.routes", "gateway.wishes",
     "gateway.interest", "gateway.answers",
     "gateway.reshape", "gateway.recording", "gateway.results", "gateway.abilities", "gateway.peaks",
-    "gateway.records.rows", "gateway.batches", "gateway.merging",
+    "gateway.records.rows", "gateway.batches", "gateway.merging", "gateway.stated",
     "gateway.question", "gateway.likeness", "gateway.embedding", "gateway.alike",
 }  # fmt: skip
 
