@@ -53,6 +53,11 @@ def explain(error: UpstreamError, provider: Provider) -> GatewayError:
     return BadUpstream(f"{who} closed the connection before its answer was complete.", code="upstream_connection_lost")
 
 
+def overloaded(provider: Provider) -> GatewayError:
+    """So it said itself, under a status of success."""
+    return Unavailable(f"{titled(provider)} is overloaded. Retry shortly.", retry_after_s=1.0)
+
+
 def cut_short(provider: str) -> GatewayError:
     """A stream that ended without its end mark."""
     return BadUpstream(f"Provider '{provider}' ended the stream before it was complete.", code="stream_cut")

@@ -17,8 +17,8 @@ from gateway.closing import Closing
 from gateway.compression import Compression
 from gateway.deadline import check, told
 from gateway.downstream import Downstream
-from gateway.errors import BadUpstream, GatewayError, Header, Internal, Overloaded, Unavailable
-from gateway.failures import cut_short, titled
+from gateway.errors import BadUpstream, GatewayError, Header, Internal, Overloaded
+from gateway.failures import cut_short, overloaded
 from gateway.hedge import Sending, race
 from gateway.providers.base import Provider
 from gateway.providers.faults import FAULTS, of_error, of_status
@@ -271,8 +271,8 @@ class Forwarder:
             data = attempt.held
             call.upstream_ns += self._now_ns() - began_ns
         if found == "error" and gave_up(call, target, response.headers, data):
-            error = Unavailable(f"{titled(target.provider)} is overloaded. Retry shortly.", retry_after_s=1.0)
-            raise Spoilt(FAULTS[target.provider.kind.name]["overloaded"], error, Usage())
+            fault = FAULTS[target.provider.kind.name]["overloaded"]
+            raise Spoilt(fault, overloaded(target.provider), Usage())
         if found == "nothing" and not data.strip():
             raise Spoilt(FAULTS[target.provider.kind.name]["cut_stream"], cut_short(target.provider.name), Usage())
         attempt.plan.succeeded(attempt.choice, response.headers)

@@ -14,7 +14,7 @@ from gateway.closing import Closing
 from gateway.compression import Compression
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, Header, stream_event
-from gateway.failures import cut_short, disguised
+from gateway.failures import cut_short, disguised, overloaded
 from gateway.providers.faults import FAULTS
 from gateway.providers.preamble import disguise_of
 from gateway.routing.attempts import LONGEST_ASIDE_S
@@ -107,6 +107,8 @@ class Relay:
             kind = attempt.target.provider.kind.name
             is_json = b"json" in value_of(response.headers, b"content-type")
             fault = FAULTS[kind][disguise_of(body, is_json)] if status < 400 else None
+            if fault is not None and fault.name == "overloaded":
+                error = overloaded(attempt.target.provider)
             raise Spoilt(fault, error, usage)
         if status < 400:
             attempt.plan.succeeded(attempt.choice, response.headers)

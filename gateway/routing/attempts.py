@@ -222,7 +222,7 @@ class Attempts:
         draw = self._routing.draw
         pause_s = backoff(self._repeats, rules.backoff_s, rules.longest_backoff_s, draw)
         if best.wait_s is not None:
-            pause_s = best.wait_s * (1.0 + draw() / 10)
+            pause_s = max(pause_s, best.wait_s * (1.0 + draw() / 10))
         deadline_ns = self._call.deadline_ns
         if deadline_ns is not None and now_ns + pause_s * 1e9 >= deadline_ns:
             return None

@@ -221,6 +221,15 @@ async def test_what_is_no_fault_is_left_alone(stand: Any) -> None:
     assert one.fakes[0].stats.calls == 7 * 4 + 4 * 2
 
 
+async def test_an_answer_with_status_200_that_says_overloaded_is_told_as_that(stand: Any) -> None:
+    """As in a stream: an SDK's own error for it, and when to come back."""
+    one = await stand(CALM.format(attempts=2, preamble_s=0.25) + PROVIDERS.format(quick=""))
+    answer = await send(one, "anthropic", "overloaded", stream=False)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "overloaded_error")
+    assert answer.headers["retry-after"] == "1"
+    assert seen(one) == Counter({"overloaded": 2})
+
+
 async def test_after_content_nothing_is_repeated_and_the_end_is_told(stand: Any) -> None:
     one = await stand(CALM.format(attempts=3, preamble_s=0.25) + PROVIDERS.format(quick=QUICK.format(total_s=10)))
     for fake in ("die=after:4", "reset=after:4", "stall=after:4", "overloaded=after:4", "truncate=4"):

@@ -67,6 +67,17 @@ async def test_retry_after_is_honoured_or_bounded(
         assert "retry-after" in answer.headers  # the provider's own, as it came
 
 
+@pytest.mark.parametrize("says", ["retry-after=0", "retry-after-ms=0", "retry-after=Tue, 01 Dec 2020 00:00:00 GMT"])
+async def test_at_once_is_no_leave_to_hammer(stand: Any, says: str) -> None:
+    """Who says "come back at once" in a refusal gets the ordinary back-off: up to 2 s, twice, jittered."""
+    one = await stand("[retry]\nbackoff_s = 2\nlongest_backoff_s = 2\n")
+    plan(one, {"nth": [1, 2], "fake": f"status=429; {says}"})
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert (await one.chat()).headers["x-tidegate-attempts"] == "3"
+    assert 0.05 < loop.time() - began < 4.5
+
+
 async def test_no_more_than_three_attempts(stand: Any) -> None:
     one = await stand(QUICK)
     answer = await one.chat("status=500")
