@@ -32,7 +32,8 @@ class Answer:
     key: str  # by which it is found; told in header x-tidegate-cache-key
     org: str
     client: str
-    model: str  # the public name it was asked of
+    model: str  # the name it was asked of: a public one, or an alias
+    served: str  # the public name of the model that made it
     provider: str
     call: str  # the id of the call that made it
     status: int
@@ -90,6 +91,7 @@ class Answers:
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
         self._flights: dict[bytes, Flight] = {}
         self.kept_bytes = 0
+        self.purges = 0  # so far; what was under way then may be of those that were wanted gone
         self.alike: Alike | None = None  # where answers are found by likeness
         self.embedder: Embedder | None = None
         metrics.gauge("tidegate_cache_bytes", "Answers kept to be given again.", lambda: [((), float(self.kept_bytes))])
@@ -111,8 +113,11 @@ class Answers:
         self._kept.move_to_end(key)
         return found
 
-    def put(self, key: bytes, answer: Answer) -> None:
-        """Keeps an answer in place of an older one."""
+    def put(self, key: bytes, answer: Answer, purges: int | None = None) -> None:
+        """Keeps an answer in place of an older one. `purges`: how many there had been when it was asked for; it is not
+        kept if there was one since."""
+        if purges is not None and purges != self.purges:
+            return
         if key in self._kept:
             self._drop(key)
         self._kept[key] = answer
@@ -145,6 +150,7 @@ class Answers:
 
     def purge(self, wanted: Callable[[Answer], bool]) -> int:
         """Forgets the answers that are wanted gone; how many those were."""
+        self.purges += 1
         gone = [key for key, answer in self._kept.items() if wanted(answer)]
         for key in gone:
             self._drop(key)

@@ -412,8 +412,8 @@ class Gateway:
 
         async def cache_purge(client: str = "", org: str = "", model: str = "", key: str = "") -> Any:
             def wanted(one: Answer) -> bool:
-                said = ((client, one.client), (org, one.org), (model, one.model), (key, one.key))
-                return all(asked in ("", is_) for asked, is_ in said)
+                said = ((client, one.client), (org, one.org), (key, one.key))
+                return model in ("", one.model, one.served) and all(asked in ("", is_) for asked, is_ in said)
 
             return {"purged": self.answers.purge(wanted)}
 

@@ -144,6 +144,7 @@ def _provider(
         auth_header=(one.auth_header or "").lower().encode(),
         request_rules=_ProviderRules(kind, one.pass_headers, one.attempt_header),
         response_rules=ResponseRules(kind),
+        passes=frozenset([header.lower().encode() for header in one.pass_headers]),
         max_concurrent=one.max_concurrent,
         accepts=one.accepts,
         body_limit=one.body_limit or 0,

@@ -194,6 +194,7 @@ class Pipeline:
         """Decides and records, lets pass: needs go to shadow limits, every other effect is taken back."""
         before = (call.targets, len(call.needs), call.reply, list(call.reply_headers))
         place = call.placement, call.not_before_ns, call.seat
+        notes = dict(call.notes)
         call.targets = list(call.targets)
         try:
             applied = step.apply(call)
@@ -215,6 +216,7 @@ class Pipeline:
             shadows = call.needs[before[1] :]
             call.targets, call.reply, call.reply_headers = before[0], before[2], before[3]
             call.placement, call.not_before_ns, call.seat = place
+            call.notes = notes
             del call.needs[before[1] :]
             call.shadows.extend(shadows)
 

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.answers import Answer
 from gateway.call import Call, Outcome
+from gateway.jsonbody import is_exact
 
 _NS = 1_000_000_000
 
@@ -87,13 +88,26 @@ def draws_lots(call: Call) -> bool:
 def digest_of(call: Call, share: Literal["client", "org"], body: object) -> bytes:
     """A digest of all that the answer depends on: whose it is, where it goes, its headers, and `body` of its JSON."""
     owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
-    targets = [[one.provider.name, one.provider.base_url, one.upstream_model, one.model] for one in call.targets]
-    path, query = call.path.decode(), call.query.decode("latin-1")
-    head = orjson.dumps([owner, share, call.dialect, path, query, targets])
-    said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
-    told = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
+    places = sorted([f"{one.provider.answers_as}\0{one.upstream_model}\0{one.model}" for one in call.targets])
+    head = orjson.dumps([owner, share, places])  # sorted, since the order is that of the moment (balance, breakers)
+    told = call.memo.get("told")
+    if told is None:
+        told = call.memo["told"] = _told(call)
+    for one in call.targets:
+        if one.provider.passes:
+            told += b"".join([b"\0\0%b\0%b" % said for said in call.raw_headers if said[0] in one.provider.passes])
     asked = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(b"\0\0".join((head, *told, asked)), digest_size=24).digest()
+    raw = call.body or b""
+    if not is_exact(raw):
+        asked += raw  # what floats make equal the provider sees digit for digit
+    return hashlib.blake2b(b"\0\0".join((head, told, asked)), digest_size=24).digest()
+
+
+def _told(call: Call) -> bytes:
+    """What a call asks in its head, which is kept with it: the next one of the same client is mostly alike."""
+    said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
+    headers = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
+    return b"\0\0".join((call.dialect.encode(), call.path, call.query, *headers))
 
 
 def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_ns: int, ttl_s: int) -> Answer | None:
@@ -115,6 +129,7 @@ def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_n
         org=call.client.org,
         client=call.client.id,
         model=call.facts.model or "",
+        served=target.model,
         provider=target.provider.name,
         call=call.id,
         status=outcome.status,

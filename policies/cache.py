@@ -17,7 +17,7 @@ from gateway.errors import Header
 from gateway.interest import Interest
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
-from gateway.question import ROUTES, Wish, answer_of, digest_of, stands_alone, wish_of
+from gateway.question import ROUTES, answer_of, digest_of, stands_alone, wish_of
 from gateway.rates import charge_of
 from gateway.recording import Room
 from gateway.reshape import ROUTES as RESHAPED
@@ -31,6 +31,10 @@ _WHOLE, _STREAM, _STREAM_USAGE = _FORMS = (b"w", b"s", b"u")
 _TOLD_APART = frozenset(("chat", "completions"))
 #: A longer answer is not given in another form than it came in: reshaping happens on the loop.
 _RESHAPED_BYTES = 262_144
+
+#: Whoever waited for so many that came to nothing waits for no other: a failing provider is not asked by one after
+#: another for as long as many want the same of it.
+_MOST_LEADERS = 3
 
 #: A share is reserved and settled at once.
 _CHARGE_TTL_S = 60
@@ -89,9 +93,11 @@ class Cache(Policy):
             return
         body = _asked(call.json) if call.route.name in RESHAPED else call.json
         base, form = digest_of(call, self.share, body), _form_of(call)
-        key = base + form
+        key, purges = base + form, self._answers.purges
         if wish.look:
-            answer = await self._look(call, base, form, wish)
+            # The age that counts is that of who asks, not of who asked first.
+            age_s = ttl_s if wish.max_age_s is None else min(ttl_s, wish.max_age_s)
+            answer = await self._look(call, base, form, age_s)
             if answer is not None:
                 call.answer(self._replay(call, answer))
                 return
@@ -110,31 +116,34 @@ class Cache(Policy):
             outcome = yield
             answer = answer_of(call, base, outcome, models, self._now(), ttl_s)
             if answer is not None:
-                self._answers.put(key, answer)
+                self._answers.put(key, answer, purges)
         finally:
             if leads:
                 if answer is not None and self.followers == "share":
                     self._split(call, key, interest, answer)
                 self._answers.land(key, interest, answer)
 
-    async def _look(self, call: Call, base: bytes, form: bytes, wish: Wish) -> Answer | None:
+    async def _look(self, call: Call, base: bytes, form: bytes, age_s: int) -> Answer | None:
         """What was kept, in whichever form it came, or what another call is about to bring."""
         key = base + form
-        while True:
+        for followed in range(_MOST_LEADERS + 1):
             answer = self._answers.get(key)
-            if answer is not None and self._is_fresh(answer, wish):
+            if answer is not None and self._is_fresh(answer, age_s):
                 return answer
             if call.route.name in RESHAPED:
-                answer = self._reshaped(call.route.name, base, form, wish)
+                answer = self._reshaped(call.route.name, base, form, age_s)
                 if answer is not None:
                     return answer
+            if followed == _MOST_LEADERS:
+                break
             flight = self._answers.flight(key) if self.single_flight and self.mode == "enforce" else None
             if flight is None:
-                return None
+                break
             answer = await self._follow(call, flight)
             if answer is not None:
                 call.notes["shared_flight"] = True
                 return answer
+        return None
 
     async def _follow(self, call: Call, flight: Flight) -> Answer | None:
         """Waits for the leader, and lends it the place in the queue that this call would have."""
@@ -143,15 +152,14 @@ class Cache(Policy):
             flight.loans.lend(placement)
             scheduler.reconsider(flight.call)
         try:
-            answer = await self._answers.wait(call, flight)
+            return await self._answers.wait(call, flight)
         finally:
             call.borne_pusd = flight.share_pusd
             if placement is not None:
                 flight.loans.take_back(placement)
                 scheduler.reconsider(flight.call)
-        if call.borne_pusd:
-            await self._charge(call, call.borne_pusd)
-        return answer
+            if call.borne_pusd:  # also of one who leaves just now: it was counted
+                await self._charge(call, call.borne_pusd)
 
     def _split(self, call: Call, key: bytes, interest: Interest, answer: Answer) -> None:
         """The leader and all who wait now bear its cost, whatever becomes of them afterwards."""
@@ -170,14 +178,14 @@ class Cache(Policy):
             await self._gate.store.reserve(hold, [(limit, 0) for limit in limits], _CHARGE_TTL_S)
             await self._gate.store.settle(hold, [charge_pusd] * len(limits))
 
-    def _is_fresh(self, answer: Answer, wish: Wish) -> bool:
-        return wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS
+    def _is_fresh(self, answer: Answer, age_s: int) -> bool:
+        return self._now() - answer.made_ns <= age_s * _NS
 
-    def _reshaped(self, route: str, base: bytes, form: bytes, wish: Wish) -> Answer | None:
+    def _reshaped(self, route: str, base: bytes, form: bytes, age_s: int) -> Answer | None:
         """An answer that came in another form, in this one; kept in it, too."""
         for other in _FORMS:
             found = self._answers.get(base + other) if other != form else None
-            if found is None or not self._is_fresh(found, wish) or found.size > _RESHAPED_BYTES:
+            if found is None or not self._is_fresh(found, age_s) or found.size > _RESHAPED_BYTES:
                 continue
             chunks: tuple[bytes, ...] | None = found.chunks
             if found.is_stream:
@@ -204,7 +212,8 @@ class Cache(Policy):
         borne_pusd = call.borne_pusd or 0
         saved_pusd = answer.cost_pusd - borne_pusd
         self._lookups.add((call.route.name, "hit"))
-        self._saved.add((call.route.name,), saved_pusd)
+        if self.mode == "enforce":  # observed, the call is made and paid for
+            self._saved.add((call.route.name,), saved_pusd)
         call.notes["saving"] = _saving("cache" if call.borne_pusd is None else "single_flight", answer, borne_pusd)
         age_s = (self._now() - answer.made_ns) // _NS
         headers: list[Header] = [

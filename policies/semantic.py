@@ -20,7 +20,7 @@ from gateway.errors import Header
 from gateway.likeness import Marks, marks_of
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
-from gateway.question import Wish, answer_of, digest_of, stands_alone, wish_of
+from gateway.question import answer_of, digest_of, stands_alone, wish_of
 from gateway.recording import Room
 
 if TYPE_CHECKING:
@@ -132,8 +132,10 @@ class Semantic(Policy):
         except EmbeddingError:
             self._lookups.add((call.route.name, "error"))
             return
+        purges = self._answers.purges
         if wish.look:
-            found = self._look(call, asked, vector, wish)
+            age_s = ttl_s if wish.max_age_s is None else min(ttl_s, wish.max_age_s)
+            found = self._look(call, asked, vector, age_s)
             if found is not None:
                 call.answer(self._replay(call, *found))
                 return
@@ -145,7 +147,7 @@ class Semantic(Policy):
         outcome = yield
         answer = answer_of(call, asked.key, outcome, models, self._now(), ttl_s)
         if answer is not None:
-            self._answers.put(asked.key, answer)
+            self._answers.put(asked.key, answer, purges)
             self._alike.add(asked.part, asked.key, vector, asked.marks, self._lives)
 
     async def _vector(self, text: str) -> Vector:
@@ -170,7 +172,7 @@ class Semantic(Policy):
         key = hashlib.blake2b(part + text.encode(), digest_size=24, person=b"semantic").digest()
         return Asked(part, text, key, marks_of(text))
 
-    def _look(self, call: Call, asked: Asked, vector: Vector, wish: Wish) -> tuple[float, Answer] | None:
+    def _look(self, call: Call, asked: Asked, vector: Vector, age_s: int) -> tuple[float, Answer] | None:
         """The nearest answer that is near enough, still kept and not too old."""
         least = float(self.thresholds.get(cast("Route", call.route.name), self.threshold))
         near = self._alike.nearest(asked.part, vector, asked.marks, least, same_words=self.same_words)
@@ -178,7 +180,7 @@ class Semantic(Policy):
             answer = self._answers.get(key)
             if answer is None:
                 self._alike.forget(asked.part, key)
-            elif wish.max_age_s is None or self._now() - answer.made_ns <= wish.max_age_s * _NS:
+            elif self._now() - answer.made_ns <= age_s * _NS:
                 return similarity, answer
         return None
 
@@ -187,7 +189,8 @@ class Semantic(Policy):
 
     def _replay(self, call: Call, similarity: float, answer: Answer) -> Reply:
         self._lookups.add((call.route.name, "hit"))
-        self._saved.add((call.route.name,), answer.cost_pusd)
+        if self.mode == "enforce":  # observed, the call is made and paid for
+            self._saved.add((call.route.name,), answer.cost_pusd)
         call.notes["saving"] = {
             "method": "semantic",
             "original_pusd": answer.cost_pusd,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,6 +108,7 @@ class Provider:
     auth_header: bytes = b""  # instead of the kind's own, such as api-key (Azure)
     request_rules: RequestRules = field(default_factory=lambda: RequestRules("http"))  # what may go up
     response_rules: ResponseRules = field(default_factory=lambda: ResponseRules("http"))  # what may come down
+    passes: frozenset[bytes] = frozenset()  # request headers that go up by its configuration
     max_concurrent: int = 100
     accepts: tuple[Coding, ...] = ()  # in which long requests may be sent, the favourite first
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
@@ -117,6 +119,7 @@ class Provider:
     credentials: list[list[Header]] = field(default_factory=list, repr=False)  # the same for each key, of several
     health_path: bytes = b""  # answers for nothing; "" asks for a connection only
     tls: Callable[[], SSLContext | None] = field(default=lambda: None, repr=False)  # for connecting without a client
+    answers_as: str = field(init=False)  # the same for providers that answer a question alike: where and what is sent
     place: str = field(init=False)  # what breakers are kept by: a worker may have a provider's name
 
     @property
@@ -125,6 +128,9 @@ class Provider:
         return f"queue {'worker' if self.kind.name == 'http' else 'provider'} {self.name}"
 
     def __post_init__(self) -> None:
+        fixed = [sorted(self.headers), self.query, sorted(self.passes)]
+        digest = blake2b(repr(fixed).encode(), digest_size=8).hexdigest()  # headers may hold a secret
+        self.answers_as = f"{self.name}\0{self.base_url}\0{digest}"
         self.place = self.name if self.kind.name != "http" else f"workers/{self.name}"
 
 

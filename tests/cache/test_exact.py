@@ -133,3 +133,22 @@ async def test_messages_of_the_other_dialect(site: Any) -> None:
     assert (first.headers["x-tidegate-cache"], again.headers["x-tidegate-cache"]) == ("miss", "hit")
     other = await site.ask(body, path="/v1/messages", anthropic_beta="x-1")
     assert other.headers["x-tidegate-cache"] == "miss"
+
+
+async def test_purge_by_the_public_name_reaches_what_was_asked_by_an_alias(open_site: Any) -> None:
+    site = open_site('[models.big]\ntargets = ["fake/demo-large"]\naliases = ["huge"]')
+    body = {**site.chat(), "model": "huge"}
+    for name in ("big", "huge"):
+        await site.ask(body)
+        assert site.server.tidegate("cache", "purge", "--model", name, "--json") == {"purged": 1}
+
+
+async def test_an_answer_under_way_when_others_are_purged_is_not_kept(site: Any) -> None:
+    body = site.chat()
+    asked = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=2500"))
+    await asyncio.sleep(0.2)
+    purged = asyncio.to_thread(site.server.tidegate, "cache", "purge", "--client", "acme", "--json")
+    await purged
+    assert not asked.done(), "the machine is too slow for this test"
+    assert (await asked).status_code == 200
+    assert (await site.ask(body, x_fake="latency-ms=2500")).headers["x-tidegate-cache"] == "miss"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -50,6 +51,14 @@ async def test_if_the_leader_fails_one_of_the_others_leads(site: Any) -> None:
     answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(4)])
     assert {answer.status_code for answer in answers} == {400}
     assert site.upstream() == before + 4
+
+
+async def test_many_do_not_fail_one_after_another(site: Any) -> None:
+    """Whoever waited for three that came to nothing goes for itself."""
+    body, began = site.chat(), time.monotonic()
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(30)])
+    assert {answer.status_code for answer in answers} == {400}
+    assert time.monotonic() - began < 0.3 * 10
 
 
 async def test_an_answer_that_its_client_left_is_not_kept(site: Any) -> None:

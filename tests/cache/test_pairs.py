@@ -76,6 +76,25 @@ async def test_the_query_is_part_of_the_question(site: Any, path: str) -> None:
     assert (await site.ask(body, path=path)).headers["x-tidegate-cache"] == "miss"
 
 
+@pytest.mark.parametrize("number", [10**20, 2**64, -(2**63) - 1])
+async def test_numbers_too_long_for_a_float_are_told_apart(site: Any, number: int) -> None:
+    """Read as floats they are equal; the provider sees each digit."""
+    body = site.chat()
+    for one in (number, number - 1):
+        tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "integer", "maximum": one}}}
+        assert (await site.ask({**body, "tools": [tool]})).headers["x-tidegate-cache"] == "miss"
+        assert (await site.ask({**body, "tools": [tool]})).headers["x-tidegate-cache"] == "hit"
+
+
+async def test_the_age_that_counts_is_the_one_of_who_asks(open_site: Any) -> None:
+    site = open_site("[policy.cache]\nttl_s = 600\ntemplates = { quick = 1 }")
+    body = site.chat()
+    await site.ask(body)
+    await asyncio.sleep(1.1)
+    assert (await site.ask(body, x_tidegate_template="quick")).headers["x-tidegate-cache"] == "miss"
+    assert (await site.ask(body)).headers["x-tidegate-cache"] == "hit"
+
+
 async def test_age_by_template_and_by_header(open_site: Any) -> None:
     site = open_site("[policy.cache]\nttl_s = 600\nroutes = { chat = 0 }\ntemplates = { quick = 1, long = 600 }")
     body = site.chat()

@@ -6,11 +6,16 @@ import asyncio
 import json
 import random
 from decimal import Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from policies.cache import split
+from gateway.answers import Answers, Flight
+from gateway.clock import ManualClock
+from gateway.interest import Interest
+from gateway.metrics import Metrics
+from policies.cache import Cache, split
 
 SHARE = """
 [clients.acme.budget]
@@ -80,6 +85,34 @@ async def test_a_follower_that_left_before_bears_nothing(shared: Any) -> None:
     follower.cancel()
     answer = await leader
     assert pusd(answer.headers["x-tidegate-cost"]) == 26 * 10**6
+
+
+async def test_a_follower_that_leaves_as_it_lands_pays_the_share_it_was_counted_for() -> None:
+    charged: list[list[int]] = []
+
+    async def settle(_hold: str, amounts: list[int]) -> None:
+        charged.append(amounts)
+
+    async def reserve(*_: Any) -> None:
+        return None
+
+    cache = Cache(followers="share")
+    cache._answers = Answers(ManualClock(), Metrics())
+    cache._gate = cast("Any", SimpleNamespace(scheduler=None, store=SimpleNamespace(reserve=reserve, settle=settle)))
+    call = cast("Any", SimpleNamespace(
+        id="2", deadline_ns=None, borne_pusd=None, client=SimpleNamespace(tier=SimpleNamespace(discount_percent=0)),
+        pipeline=SimpleNamespace(place=lambda _: None, spending=lambda _: ["a budget"]),
+    ))  # fmt: skip
+    flight = Flight(Interest(), "1")
+    follower = asyncio.ensure_future(cache._follow(call, flight))
+    await asyncio.sleep(0)
+    follower.cancel()  # it is still counted until its task comes to know
+    assert flight.followers == 1
+    flight.share_pusd = 7
+    flight.land(None)
+    with pytest.raises(asyncio.CancelledError):
+        await follower
+    assert (call.borne_pusd, charged) == (7, [[7]])
 
 
 async def test_a_failure_is_not_shared(shared: Any) -> None:

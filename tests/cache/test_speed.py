@@ -82,7 +82,8 @@ def a_call() -> Call:
         "messages": [{"role": "user", "content": "Hi. " * 20}],
     }
     call.facts, call.client = Facts(model="m"), Client(id="acme", org="one", tier=Tier("standard"))
-    provider = SimpleNamespace(name="fake", base_url="http://127.0.0.1/v1")
+    call.body = orjson.dumps(call.json)
+    provider = SimpleNamespace(answers_as="fake\0http://127.0.0.1/v1\00123456789abcdef", passes=frozenset())
     call.targets = [cast("Target", SimpleNamespace(provider=provider, upstream_model="demo-small", model="m"))]
     return call
 
