@@ -35,7 +35,8 @@ async def _beats(call: Call, beat: Beat, scheduler: Scheduler, every_s: float) -
     while True:
         await asyncio.sleep(every_s)
         view = scheduler.position(call.id)
-        if view is not None:
+        if view is not None and call.queued is not None:
+            call.queued.waited_ns = view.waited_ms * 1_000_000  # so far: the first beat sends the headers
             await beat(f": queued, {view.position} ahead, about {span(view.estimate_ms / 1000)} left\n\n".encode())
 
 

@@ -238,7 +238,9 @@ class Scheduler:
         line, queued = lane.home, entry.queued
         assert line is not None, "the lane is parked"
         ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
-        entry.naive_s, estimate_s = estimate(entry, line, lane.band, ahead, now)
+        naive_s, estimate_s = estimate(entry, line, lane.band, ahead, now)
+        if line.pace.is_measured:
+            entry.naive_s = naive_s  # the error of a guess would be no lesson
         queued.position = sum(ahead)
         queued.estimate_ms = int(estimate_s * 1000)
         queued.level = level_of(estimate_s)

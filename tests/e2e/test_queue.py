@@ -187,6 +187,8 @@ async def test_a_stream_that_waits_shows_signs_of_life_to_the_sdk(queued: Any, p
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert "x-tidegate-queue-position" in answer.headers
+        assert int(answer.headers["x-tidegate-wait-ms"]) >= 40, "how long it has waited so far"
+        assert float(answer.headers["x-tidegate-overhead-ms"]) < int(answer.headers["x-tidegate-wait-ms"]) + 30
         assert answer.text.endswith("data: [DONE]\n\n")
     assert chunks
 

@@ -99,3 +99,29 @@ async def test_high_priority_hardly_waits_under_overload(queue: Any, slots: Any)
     assert high[len(high) * 99 // 100] < 1.0
     low = [wait for _, wait, urgency in load.waits if urgency == "low"]
     assert len(low) >= 0.05 * len(load.waits)
+
+
+async def test_what_was_assumed_teaches_nothing(queue: Any, slots: Any) -> None:
+    """Nothing is known of a new limit's pace. What its first calls are told is a guess, and its error no lesson."""
+    limit, chance = slots("a", 2), Random(7)
+    errors: list[float] = []
+    for burst in range(2):
+        errors.clear()
+        arrived = []
+        for number in range(40):
+            arrived.append(queue.wait([(limit, 1)], client=f"c{number % 4}", longest_s=120))
+            await queue.calm()
+        running: list[tuple[float, str]] = []
+        at, seen = 0.0, 40 * burst
+        while seen < 40 * (burst + 1) or running:
+            await queue.later(0.05)
+            at += 0.05
+            for hold in [hold for ends, hold in running if ends <= at]:
+                await queue.store.settle(hold, [1])
+                await queue.calm()
+            running = [one for one in running if one[0] > at]
+            running += [(at + chance.uniform(0.3, 0.5), name) for name in queue.granted[seen:]]
+            seen = len(queue.granted)
+        errors += [one.queued.estimate_ms / one.queued.waited_ms - 1 for one in arrived if one.queued.waited_ms >= 1000]
+    assert len(errors) > 20
+    assert sorted(map(abs, errors))[len(errors) // 2] < 0.15
