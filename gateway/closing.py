@@ -55,6 +55,15 @@ class Closing:
         meter = attempt.meter or kind.meter(call, attempt.target, 200, [])
         return meter.finish(complete=False)[1]
 
+    def left(self, call: Call) -> Outcome:
+        """How a call ends that is cancelled between two attempts: its client left, or we shut down."""
+        if self._cuts(call):
+            return Outcome("failed", 503, Usage(), error=_cut())
+        return Outcome("gone", 499, Usage())
+
+    def _cuts(self, call: Call) -> bool:
+        return self.cutting and not call.left
+
     async def end(
         self,
         call: Call,
@@ -68,8 +77,8 @@ class Closing:
     ) -> None:
         """Prices and closes the attempt, and concludes the call with it."""
         row = attempt.row
-        if kind == "gone" and self.cutting and not call.left:
-            kind, error = "failed", Overloaded(CUT, code="draining", retry_after_s=1.0)
+        if kind == "gone" and self._cuts(call):
+            kind, error = "failed", _cut()
         self.charge(row, attempt.target, usage)
         lists = call.method == "GET" and not call.object_id  # what others made is named there too
         made = attempt.meter.object_ids if attempt.meter is not None and not lists else ()
@@ -112,3 +121,7 @@ class Closing:
         row.outcome = outcome
         row.error = code
         row.duration_us = (self._now_ns() - attempt.sent_ns) // 1000
+
+
+def _cut() -> GatewayError:
+    return Overloaded(CUT, code="draining", retry_after_s=1.0)

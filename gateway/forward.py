@@ -73,7 +73,7 @@ class Forwarder:
             while choice is not None:
                 choice = await self._try(call, plan, choice, outgoing, down)
         except (CancelledError, ClientGone):
-            await self._abandon(call, Outcome("gone", 499, Usage()))
+            await self._abandon(call, self._closing.left(call))
             raise
         except GatewayError as error:
             await self._abandon(call, Outcome("failed", error.status, Usage(), error=error))
@@ -89,6 +89,7 @@ class Forwarder:
         try:
             if choice.pause_s:
                 await sleep(choice.pause_s)
+                choice.began_ns = self._now_ns()
             attempt = self._intend(call, plan, choice)
             await self._ledger.durable()
             hedge = plan.hedge(choice) if self._routing.rules.hedge.enabled and self._hedges else None

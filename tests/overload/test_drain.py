@@ -116,6 +116,17 @@ def test_stuck_streams_are_cut_told_and_settled_in_time(begin: Any, line: Any, w
     assert attempts[0]["attempts"] == 3
 
 
+def test_a_call_cut_in_the_pause_before_a_retry_did_not_leave(begin: Any, line: Any, wait: Any) -> None:
+    server = begin("[server]\ndrain_s = 1\n[retry]\nlongest_retry_after_s = 60\n")
+    pausing = line(server)
+    pausing.post("status=429; retry-after=50")
+    wait(lambda: calls(server) == 1)
+    terminate(server)
+    assert b"draining" in pausing.rest()
+    assert server.process.wait(10) == 0
+    assert [(row["outcome"], row["status"], row["error"]) for row in rows(server)] == [("failed", 503, "draining")]
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once_without_losing_rows(begin: Any, line: Any, wait: Any, second: int) -> None:
     server = begin(LONG)

@@ -78,6 +78,14 @@ async def test_at_once_is_no_leave_to_hammer(stand: Any, says: str) -> None:
     assert 0.05 < loop.time() - began < 4.5
 
 
+async def test_a_pause_is_not_taken_for_the_targets_latency(stand: Any) -> None:
+    one = await stand(QUICK)
+    plan(one, {"nth": 1, "fake": "status=429; retry-after=1"})
+    assert (await one.chat()).headers["x-tidegate-attempts"] == "2"
+    (row,) = [row for row in one.gateway.routing.snapshot() if row["model"]]
+    assert 0 < row["latency_ms"] < 500
+
+
 async def test_no_more_than_three_attempts(stand: Any) -> None:
     one = await stand(QUICK)
     answer = await one.chat("status=500")
