@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator
 
 _SECOND_NS = 1_000_000_000
-#: Peaks that follow each other without a gap are one, but not for ever.
-MOST_IN_A_ROW = 16
+#: Peaks that follow each other without a gap are one. What goes on for longer than all days of a week never ends.
+LONGEST = timedelta(days=8)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 
@@ -72,6 +72,12 @@ def _checked_windows(windows: str | Sequence[str]) -> str | Sequence[str]:
     return windows
 
 
+def _with_an_end(windows: str | Sequence[str]) -> str | Sequence[str]:
+    if Peaks(windows, "UTC").end(0) > LONGEST.total_seconds() * _SECOND_NS:
+        raise ValueError("these windows are the whole week: no hour is left that is off-peak")
+    return windows
+
+
 def _checked_zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -81,6 +87,8 @@ def _checked_zone(name: str) -> str:
 
 
 Windows = Annotated[str | Sequence[str], AfterValidator(_checked_windows)]
+#: Those whose end is waited for.
+EndingWindows = Annotated[Windows, AfterValidator(_with_an_end)]
 ZoneName = Annotated[str, AfterValidator(_checked_zone)]
 
 
@@ -108,7 +116,7 @@ class Peaks:
     def _end_at(self, wall_ns: int) -> int:
         moment = datetime.fromtimestamp(wall_ns // _SECOND_NS, UTC)
         found: datetime | None = None
-        for _ in range(MOST_IN_A_ROW):
+        while found is None or found - moment <= LONGEST:
             ends = [end for peak in self._peaks if (end := peak.ends(self._zone, found or moment)) is not None]
             if not ends:
                 break

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gateway.call import Call
 from gateway.errors import RateLimited
-from gateway.peaks import Peaks, Windows, ZoneName
+from gateway.peaks import EndingWindows, Peaks, ZoneName
 from gateway.policy import Gate, Policy
 from gateway.ratelimit import span
 from gateway.wishes import urgency_of
@@ -21,7 +21,7 @@ _SECOND_NS = 1_000_000_000
 class Offpeak(Policy):
     """In peak hours a call of urgency `low` waits for their end, if that is near, or is told when to come back."""
 
-    peak: Windows = ()
+    peak: EndingWindows = ()
     time_zone: ZoneName = "UTC"
     #: Of jobs; HTTP calls wait at most [server] http_wait_cap_s.
     longest_wait_s: Annotated[float, Field(gt=0)] = 14_400.0

@@ -24,6 +24,7 @@ def cross_check(settings: Settings, live: Settings, place: Place) -> list[Proble
         *_targets(settings, live, place),
         *_aliases(settings, place),
         *_clients(settings, place),
+        *_claims(settings, place),
         *_workers(settings, place),
         *_pools(settings, place),
         *_scoped_routes(settings, place),
@@ -98,6 +99,20 @@ def _clients(settings: Settings, place: Place) -> Iterator[Problem]:
                     yield place.problem(f"{dotted(path)} has the {what} of {dotted(seen[value])}{where}", path,
                                         expected=f"a {what} of its own for each key")  # fmt: skip
                 seen.setdefault(value, path)
+
+
+def _claims(settings: Settings, place: Place) -> Iterator[Problem]:
+    """A claim of a tier that is not there would be nobody's."""
+    claims = settings.policy.get("queue", {}).get("claims")
+    for tier in claims if isinstance(claims, dict) else ():
+        if tier not in settings.tiers:
+            yield place.problem(
+                f"unknown tier {tier!r}",
+                ("policy", "queue", "claims", tier),
+                value=False,
+                expected=f"one of {', '.join(settings.tiers)}",
+                hint=near(tier, settings.tiers),
+            )
 
 
 def _workers(settings: Settings, place: Place) -> Iterator[Problem]:

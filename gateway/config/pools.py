@@ -50,6 +50,13 @@ class DedicatedSettings(Section):
     since: Instant | None = Field(default=None, alias="from")
     until: Until | None = None
 
+    @model_validator(mode="after")
+    def _lasts(self) -> DedicatedSettings:
+        first, end = self.span_wall_ns
+        if end <= first:
+            raise wrong("a part that ends after it begins", "until")
+        return self
+
     @property
     def span_wall_ns(self) -> tuple[int, int]:
         """Its first nanosecond since the epoch, and the first after it."""

@@ -66,6 +66,7 @@ def test_parts_may_follow_each_other(loaded: Callable[..., Any]) -> None:
             "",
         ),
         (POOL + CLIENT + 'from = "2026"\n', "no quotes", ""),
+        (POOL + CLIENT + "from = 2026-05-01\nuntil = 2026-04-01\n", "ends after it begins", ""),
         (PROVIDER + MODEL + 'pools = { openai-gtp4 = "tokens" }\n', "one of openai-gpt4", "'openai-gpt4'"),
         (PROVIDER + '[models.m]\ntargets = [{ to = "o/m", pools = { y = 1 } }]\n', "one of openai-gpt4", "[pools.y]"),
         (PROVIDER + MODEL + 'pools = { email = "token" }\n', '"tokens"', ""),

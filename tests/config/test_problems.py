@@ -101,6 +101,8 @@ def test_a_mistake_is_placed_and_explained(problems, text, line, table, key, exp
         (PROVIDER + '[models.m]\ntargets = ["a/x"]\naliases = ["b", "b"]', 6, "models.m", "aliases[1]",
          "taken by an alias of model 'm'", ""),
         (PROVIDER + '[models.m]\ntargets = ["a/x"]\naliases = ["b*"]', 6, "models.m", "aliases[0]", "is a pattern", ""),
+        ('[policy.queue.claims]\npremuim = "urgent"', 3, "policy.queue.claims", "premuim", "unknown tier",
+         "did you mean 'premium'?"),
         ('[clients.a]\ntier = "standart"', 3, "clients.a", "tier", "unknown tier", "did you mean 'standard'?"),
         (KEY + "\n" + KEY.replace("clients.a", "clients.b"), 4, "clients.b", "keys[0]",
          "has the secret of clients.a.keys[0] (line 2)", ""),

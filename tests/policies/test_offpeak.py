@@ -56,6 +56,8 @@ def test_a_window(bench: Any, moment: str, end: str) -> None:
         ("fri 22:00-06:00", "2026-03-06 03:00", ""),
         ("sat-mon 08:00-10:00", "2026-03-08 09:00", "2026-03-08 10:00"),
         (["08:00-12:00", "12:00-14:00"], "2026-03-04 09:00", "2026-03-04 14:00"),
+        ([f"{hour:02}:00-{hour + 1:02}:00" for hour in range(22)], "2026-03-04 00:30", "2026-03-04 22:00"),
+        ("tue-sun 00:00-24:00", "2026-03-03 09:00", "2026-03-09 00:00"),  # six days
     ],
 )
 def test_windows(bench: Any, peak: Any, moment: str, end: str) -> None:
@@ -83,7 +85,16 @@ def test_summer_time(bench: Any, peak: str, moment: str, end: str) -> None:
     assert ends(bench, moment, peak=peak, time_zone="Europe/Berlin") == end
 
 
-@pytest.mark.parametrize("settings", [{"peak": "14-22"}, {"peak": ["25:00-26:00"]}, {"time_zone": "Mars/Base"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"peak": "14-22"},
+        {"peak": ["25:00-26:00"]},
+        {"time_zone": "Mars/Base"},
+        {"peak": "00:00-24:00"},  # no hour is left
+        {"peak": ["mon-fri 00:00-24:00", "sat-sun 00:00-12:00", "sat-sun 12:00-00:00"]},
+    ],
+)
 def test_what_is_not_understood_stops_start_up(settings: dict[str, Any]) -> None:
     with pytest.raises(PolicyError):
         build("offpeak", settings)
