@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.interest import Interest
+from gateway.jsonbody import is_exact
 from gateway.merging import ITEMS, inputs_of
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class Batches:
             return None
         if call.body is None or call.facts.stream or any(name in call.headers for name in _ALONE):
             return None
-        found = inputs_of(route, body)
+        found = inputs_of(route, body) if is_exact(call.body) else None  # it will be written anew
         limit = targets[0].provider.body_limit
         if limit:
             bounds = Bounds(bounds.window_ns, bounds.most_inputs, min(bounds.most_bytes, limit))

@@ -74,12 +74,15 @@ class Convoy:
     seats: list[Seat]  # of the exchange that is being made
     attempts: list[AttemptRow] = field(default_factory=list)  # of all exchanges of the batch
     outcome: Outcome | None = None  # of the last one
+    refusals: int = 0  # exchanges of several that one of their inputs was the reason for
+    most_refusals: int = field(init=False)  # of which one bad input can be the reason
     noted: int = 0  # attempts whose riders are known
     at: Target = field(init=False)  # where the leader's slot is
     others_wait = False
 
     def __post_init__(self) -> None:
         self.at = self.lead.targets[0]
+        self.most_refusals = len(self.seats).bit_length()
 
     async def heard(self, carrier: Call, target: Target, told: Told, at_ns: int) -> None:
         """What a provider says of its limits is said once."""
@@ -240,7 +243,8 @@ class Carrier:
             seat.settle(gone if error is None else failure(error, seat.target))
 
     async def _send(self, convoy: Convoy, seats: list[Seat], outgoing: Outgoing) -> None:
-        """One exchange; where one input may be at fault, each half for itself, so that only the bad one fails."""
+        """One exchange; where one input may be at fault, each half for itself, so that only the bad one fails. Where more
+        is refused than one bad input explains, each goes for itself: halving would ask nearly twice as often."""
         convoy.seats = list(seats)
         kept, error, waited_ns = await self._exchange(convoy, outgoing)
         if not VOCABULARY.is_loaded:
@@ -251,12 +255,14 @@ class Carrier:
                 verdict.upstream_ns = waited_ns
                 seat.settle(verdict)
             return
-        middle = len(seats) // 2
-        for half in (seats[:middle], seats[middle:]):
-            for seat in half:
+        convoy.refusals += 1
+        size = (len(seats) + 1) // 2 if convoy.refusals <= convoy.most_refusals else 1
+        for start in range(0, len(seats), size):
+            part = seats[start : start + size]
+            for seat in part:
                 if not seat.is_wanted:
                     seat.settle(Verdict(Outcome("gone", 499, Usage(), target=seat.target), []))
-            rest = [seat for seat in half if seat.is_wanted]
+            rest = [seat for seat in part if seat.is_wanted]
             if rest:
                 await self._send(convoy, rest, outgoing)
 

@@ -52,6 +52,22 @@ async def test_one_bad_input_does_not_fail_the_others(site: Any) -> None:
     assert all(answer.json()["data"][0]["embedding"] == [0.5, len(text)] for text, answer in good)
 
 
+async def test_many_bad_inputs_cost_few_more_requests_than_they_are(site: Any) -> None:
+    answers = await site.together(*[f"bad {number}" for number in range(32)])
+    assert {answer.status_code for answer in answers} == {400}
+    assert len(site.provider.asked) <= 32 + 2 * 6
+    answers = await site.together(*[f"{'bad' if number == 11 else 'good'} {number}" for number in range(32)])
+    assert [answer.status_code for answer in answers].count(200) == 31
+    assert len(site.provider.asked) <= 1 + 2 * 5
+
+
+async def test_numbers_too_long_for_a_float_go_up_as_they_came(site: Any) -> None:
+    """What goes up for several is written anew, so such a call goes alone."""
+    answers = await site.together("a", "b", dimensions=10**20 + 1)
+    assert [answer.headers.get("x-tidegate-batch") for answer in answers] == [None, None]
+    assert len(site.provider.asked) == 2
+
+
 async def test_a_batch_is_no_longer_than_its_bounds(site: Any) -> None:
     answers = await site.together(*[["x"] * 9 for _ in range(9)])
     assert {answer.status_code for answer in answers} == {200}
