@@ -243,8 +243,8 @@ class Carrier:
             seat.settle(gone if error is None else failure(error, seat.target))
 
     async def _send(self, convoy: Convoy, seats: list[Seat], outgoing: Outgoing) -> None:
-        """One exchange; where one input may be at fault, each half for itself, so that only the bad one fails. Where more
-        is refused than one bad input explains, each goes for itself: halving would ask nearly twice as often."""
+        """One exchange; where one input may be at fault, each half for itself, so that only the bad one fails. Where
+        more is refused than one bad input explains, each goes for itself: halving would ask nearly twice as often."""
         convoy.seats = list(seats)
         kept, error, waited_ns = await self._exchange(convoy, outgoing)
         if not VOCABULARY.is_loaded:

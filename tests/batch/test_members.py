@@ -40,7 +40,7 @@ async def test_members_reserve_their_money_alone(open_site: Any) -> None:
     assert 2 <= len(served) < 9
     assert {answer.status_code for answer in answers} == {200, 429}
     assert sum(len(one["input"]) for one in site.provider.asked) == len(served)
-    assert len(site.provider.asked) < len(served)  # who is counted exactly, since a token a byte is too much, goes alone
+    assert len(site.provider.asked) < len(served)  # who is counted exactly, for want of money, goes alone
     costs = sum(Decimal(answer.headers["x-tidegate-cost"]) for answer in served)
     assert costs == spent(site) <= Decimal("0.00003")
 
@@ -93,6 +93,4 @@ async def test_observed_nobody_waits_for_others(open_site: Any) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert not any("x-tidegate-batch" in answer.headers for answer in answers)
     assert len(site.provider.asked) == 3
-    assert {tuple(row["notes"]["observed"]) for row in site.server.calls()} == {
-        ("batch: would change the call",)
-    }
+    assert {tuple(row["notes"]["observed"]) for row in site.server.calls()} == {("batch: would change the call",)}
