@@ -149,6 +149,8 @@ def _provider(
         accepts=one.accepts,
         body_limit=one.body_limit or 0,
         attempt_header=(one.attempt_header or "").lower().encode(),
+        retry={} if one.retry is None else one.retry.model_dump(exclude_none=True),
+        breaker={} if one.breaker is None else one.breaker.model_dump(exclude_none=True),
     )
     # What is metered has to be readable: upstream is always asked for the plain encoding.
     provider.credentials = [_sent_headers(provider, key) for key in one.every_key]

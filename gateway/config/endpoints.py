@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WithJsonSchema, model_validator
 
+from gateway.config.resilience import OwnBreakerSettings, OwnRetrySettings
 from gateway.config.values import (
     Amounts,
     BaseUrl,
@@ -76,6 +77,8 @@ class EndpointSettings(Section):
     ca_file: FilePath | None = None
     accepts: Codings = ()
     body_limit: Size | None = None
+    retry: OwnRetrySettings | None = None
+    breaker: OwnBreakerSettings | None = None
 
     @property
     def key(self) -> str:

@@ -32,6 +32,17 @@ class RetrySettings(Section):
         return RetryRules(**self.model_dump())
 
 
+class OwnRetrySettings(Section):
+    """What a provider or worker has of its own; the rest is as in [retry]."""
+
+    attempts: Positive | None = None
+    budget_percent: Percent | None = None
+    budget_reserve: Count | None = None
+    backoff_s: Seconds | None = None
+    longest_backoff_s: Seconds | None = None
+    longest_retry_after_s: Seconds | None = None
+
+
 class BreakerSettings(Section):
     """When a target gets no calls for a while."""
 
@@ -50,6 +61,19 @@ class BreakerSettings(Section):
         from gateway.routing.rules import BreakerRules
 
         return BreakerRules(**self.model_dump())
+
+
+class OwnBreakerSettings(Section):
+    """What a provider or worker has of its own; the rest is as in [breaker]."""
+
+    consecutive_failures: Positive | None = None
+    error_percent: SomePercent | None = None
+    min_calls: Positive | None = None
+    window_s: SomeSeconds | None = None
+    open_s: SomeSeconds | None = None
+    longest_open_s: SomeSeconds | None = None
+    close_after: Positive | None = None
+    probe_every_s: SomeSeconds | None = None
 
 
 class HedgeSettings(Section):

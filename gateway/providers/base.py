@@ -112,6 +112,8 @@ class Provider:
     max_concurrent: int = 100
     accepts: tuple[Coding, ...] = ()  # in which long requests may be sent, the favourite first
     body_limit: int = 0  # bytes of a request; 0: the server's own limit only
+    retry: dict[str, Any] = field(default_factory=dict)  # rules of its own, by name, where it has other ones than all
+    breaker: dict[str, Any] = field(default_factory=dict)  # likewise
     attempt_header: bytes = b""  # the request header that tells the attempt's id, so that both sides can be compared
     pools: PoolUse | None = None  # of a worker: what a call takes of which pools
     stated_pools: frozenset[str] = frozenset()  # of a worker: those of which a caller may state an amount

@@ -46,7 +46,7 @@ class Failed:
 
 
 class Attempts:
-    """The attempts of one call, at most `RetryRules.attempts`. `once`: its body can't be sent again."""
+    """The attempts of one call, as many as its first target's provider allows. `once`: its body can't be sent again."""
 
     __slots__ = ("_call", "_failed", "_home", "_made", "_once", "_refused", "_repeats", "_routing")
 
@@ -136,8 +136,7 @@ class Attempts:
 
     def next(self, failed: Failed) -> Choice | None:
         """What to try after that: another credential, another target, or after a pause one of those that failed."""
-        rules = self._routing.rules.retry
-        if self._once or self._made >= rules.attempts or not may_repeat(self._call, failed.fault):
+        if self._once or self._made >= self._home.place.retry.attempts or not may_repeat(self._call, failed.fault):
             return None
         now_ns = self._routing.now_ns()
         if self._call.deadline_ns is not None and now_ns >= self._call.deadline_ns:
@@ -152,7 +151,7 @@ class Attempts:
         routing, call = self._routing, self._call
         rules = routing.rules.hedge
         is_short = call.route.name in rules.routes or call.method == "GET" or b"idempotency-key" in call.headers
-        if not is_short or call.facts.stream or self._once or self._made >= routing.rules.retry.attempts:
+        if not is_short or call.facts.stream or self._once or self._made >= self._home.place.retry.attempts:
             return None
         usual_ns = first.standing.percentile(call.route.name, rules.percentile, rules.min_samples)
         if usual_ns is None:
@@ -205,7 +204,6 @@ class Attempts:
 
     def _again(self, now_ns: int) -> Choice | None:
         """One that failed, after a pause: the one that may be asked soonest."""
-        rules = self._routing.rules.retry
         best: Failed | None = None
         for failed in self._failed:
             standing = failed.choice.standing
@@ -213,13 +211,13 @@ class Attempts:
                 continue
             if standing.breaker.state == "open" or standing.place.breaker.state == "open":
                 continue  # also where it is the only one: a storm is not fed
-            if (failed.wait_s or 0.0) > rules.longest_retry_after_s:
+            if (failed.wait_s or 0.0) > standing.place.retry.longest_retry_after_s:
                 continue
             if best is None or (failed.wait_s or 0.0) < (best.wait_s or 0.0):
                 best = failed
         if best is None:
             return None
-        draw = self._routing.draw
+        rules, draw = best.choice.standing.place.retry, self._routing.draw
         pause_s = backoff(self._repeats, rules.backoff_s, rules.longest_backoff_s, draw)
         if best.wait_s is not None:
             pause_s = max(pause_s, best.wait_s * (1.0 + draw() / 10))

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from gateway.clock import Clock
 from gateway.providers.base import Provider
-from gateway.routing.rules import BreakerRules
 from gateway.routing.standings import Standings
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from gateway.upstream.origin import Origin
@@ -22,13 +21,11 @@ class Prober:
     def __init__(self, standings: Standings, clock: Clock) -> None:
         self._standings = standings
         self._now_ns = clock.now_ns
-        self._rules = BreakerRules()
         self._providers: dict[str, Provider] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def configure(self, rules: BreakerRules, providers: Iterable[Provider]) -> None:
+    def configure(self, providers: Iterable[Provider]) -> None:
         """The providers as they are from now on."""
-        self._rules = rules
         self._providers = {provider.place: provider for provider in providers}
 
     def watch(self, name: str) -> None:
@@ -48,7 +45,8 @@ class Prober:
 
     async def _watch(self, name: str) -> None:
         while True:
-            await asyncio.sleep(self._rules.probe_every_s)
+            every_s = self._standings.rules_of(name).breaker.probe_every_s
+            await asyncio.sleep(every_s)
             breakers = self._standings.open_breakers(name)
             provider = self._providers.get(name)
             if not breakers or provider is None:
@@ -59,7 +57,7 @@ class Prober:
                 if is_well:
                     breaker.reachable(now_ns)
                 else:
-                    breaker.postpone(now_ns + round(self._rules.probe_every_s * 1.5e9))
+                    breaker.postpone(now_ns + round(every_s * 1.5e9))
 
 
 async def probe(provider: Provider) -> bool:

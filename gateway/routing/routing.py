@@ -52,10 +52,11 @@ class Routing:
     def configure(self, rules: Rules, providers: Iterable[Provider]) -> None:
         """The rules and providers in force from now on. What is known of those that stay is kept."""
         self.rules = rules
-        self.standings.rule(rules)
         known = list(providers)
+        own = {one.place: rules.own(one.retry, one.breaker) for one in known if one.retry or one.breaker}
+        self.standings.rule(rules, own)
         self.standings.keep({provider.place for provider in known})
-        self.prober.configure(rules.breaker, known)
+        self.prober.configure(known)
         keyrings = {}
         for provider in known:
             if len(provider.credentials) > 1:

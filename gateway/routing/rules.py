@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +53,9 @@ class Rules:
     retry: RetryRules = field(default_factory=RetryRules)
     breaker: BreakerRules = field(default_factory=BreakerRules)
     hedge: HedgeRules = field(default_factory=HedgeRules)
+
+    def own(self, retry: Mapping[str, Any], breaker: Mapping[str, Any]) -> Rules:
+        """Those of a provider that has some of its own."""
+        if not retry and not breaker:
+            return self
+        return replace(self, retry=replace(self.retry, **retry), breaker=replace(self.breaker, **breaker))

@@ -7,6 +7,7 @@ from math import exp
 
 from gateway.routing.breaker import Breaker
 from gateway.routing.budget import RetryBudget
+from gateway.routing.rules import RetryRules, Rules
 
 #: How fast a latency is forgotten once it is lower again (peak EWMA: a higher one counts at once).
 _DECAY_NS = 10e9
@@ -23,15 +24,24 @@ _KEPT = 128
 
 
 class Place:
-    """A provider: its budget, and the breaker that connection failures count against."""
+    """A provider: its rules, its budget, and the breaker that connection failures count against."""
 
-    __slots__ = ("breaker", "name", "repeats", "standings")
+    __slots__ = ("breaker", "name", "repeats", "retry", "standings")
 
-    def __init__(self, name: str, breaker: Breaker, repeats: RetryBudget) -> None:
+    def __init__(self, name: str, breaker: Breaker, retry: RetryRules) -> None:
         self.name = name
         self.breaker = breaker
-        self.repeats = repeats
+        self.retry = retry
+        self.repeats = RetryBudget(retry.budget_percent / 100, float(retry.budget_reserve))
         self.standings: dict[str, Standing] = {}  # by upstream model
+
+    def rule(self, rules: Rules) -> None:
+        """Other rules from now on; what was counted stays."""
+        self.retry = rules.retry
+        self.repeats.share = rules.retry.budget_percent / 100
+        self.breaker.rule(rules.breaker)
+        for standing in self.standings.values():
+            standing.breaker.rule(rules.breaker)
 
 
 class Standing:

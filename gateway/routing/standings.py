@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.metrics import Metrics
 from gateway.routing.breaker import Breaker
-from gateway.routing.budget import RetryBudget
 from gateway.routing.rules import Rules
 from gateway.routing.standing import Place, Standing
 
@@ -30,6 +29,7 @@ class Standings:
 
     def __init__(self, rules: Rules, clock: Clock, events: Events, metrics: Metrics) -> None:
         self._rules = rules
+        self._own: Mapping[str, Rules] = {}  # of providers that have some of their own
         self._clock = clock
         self._events = events
         self._places: dict[str, Place] = {}
@@ -56,13 +56,15 @@ class Standings:
         found = place.standings.get(model)
         return self._standing(place, model) if found is None else found
 
-    def rule(self, rules: Rules) -> None:
-        """Other rules from now on, after a reload."""
-        self._rules = rules
-        for breaker in self._breakers():
-            breaker.rule(rules.breaker)
+    def rule(self, rules: Rules, own: Mapping[str, Rules] | None = None) -> None:
+        """Other rules from now on, after a reload. `own`: by provider, where they are other ones."""
+        self._rules, self._own = rules, own or {}
         for place in self._places.values():
-            place.repeats.share = rules.retry.budget_percent / 100
+            place.rule(self.rules_of(place.name))
+
+    def rules_of(self, name: str) -> Rules:
+        """Those of a provider."""
+        return self._own.get(name, self._rules)
 
     def keep(self, names: Collection[str]) -> None:
         """Forgets the providers that are no longer configured."""
@@ -92,9 +94,8 @@ class Standings:
         return rows
 
     def _place(self, name: str) -> Place:
-        retry = self._rules.retry
-        repeats = RetryBudget(retry.budget_percent / 100, float(retry.budget_reserve))
-        return Place(name, Breaker(name, "", self._rules.breaker, self._told), repeats)
+        rules = self.rules_of(name)
+        return Place(name, Breaker(name, "", rules.breaker, self._told), rules.retry)
 
     def _standing(self, place: Place, model: str) -> Standing:
         if len(place.standings) >= MOST_MODELS:
@@ -104,7 +105,7 @@ class Standings:
                 if standing.outstanding or standing.breaker.state != "closed"
             }
             place.standings = busy
-        made = place.standings[model] = Standing(place, Breaker(place.name, model, self._rules.breaker, self._told))
+        made = place.standings[model] = Standing(place, Breaker(place.name, model, place.breaker.rules, self._told))
         return made
 
     def _told(self, breaker: Breaker, why: str) -> None:
