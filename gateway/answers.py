@@ -54,10 +54,11 @@ class Answer:
 class Flight:
     """One call that is being made, and those who wait for the same answer."""
 
-    __slots__ = ("call", "done", "followers", "interest", "loans", "share_pusd")
+    __slots__ = ("call", "done", "followers", "form", "interest", "loans", "share_pusd")
 
-    def __init__(self, interest: Interest, call: str) -> None:
+    def __init__(self, interest: Interest, call: str, form: bytes = b"") -> None:
         self.interest = interest
+        self.form = form  # in which its answer will be
         self.call = call  # the id of the call that leads
         self.loans = Loans()  # what the followers lend it
         self.followers = 0
@@ -129,9 +130,9 @@ class Answers:
         """The call with that key that is being made now."""
         return self._flights.get(key)
 
-    def take_off(self, key: bytes, interest: Interest, call: str) -> Flight:
+    def take_off(self, key: bytes, interest: Interest, call: str, form: bytes = b"") -> Flight:
         """The caller makes the call of that id; others may follow it until it has landed."""
-        flight = self._flights[key] = Flight(interest, call)
+        flight = self._flights[key] = Flight(interest, call, form)
         return flight
 
     def call_off(self, interest: Interest) -> None:

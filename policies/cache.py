@@ -77,6 +77,7 @@ class Cache(Policy):
         self._answers = gate.answers
         self._answers.max_bytes = self.max_mib * _MIB
         self._now = gate.clock.now_ns
+        self._flies = self.single_flight and self.mode == "enforce"
         self._room = Room(self.max_mib * _MIB)
         counter = gate.metrics.counter
         self._lookups = counter("tidegate_cache_lookups_total", "Look-ups in the cache.", ("route", "result"))
@@ -93,22 +94,24 @@ class Cache(Policy):
             return
         body = _asked(call.json) if call.route.name in RESHAPED else call.json
         base, form = digest_of(call, self.share, body), _form_of(call)
-        key, purges = base + form, self._answers.purges
+        key, lane, purges = base + form, self._lane(call, base, form), self._answers.purges
         if wish.look:
             # The age that counts is that of who asks, not of who asked first.
             age_s = ttl_s if wish.max_age_s is None else min(ttl_s, wish.max_age_s)
-            answer = await self._look(call, base, form, age_s)
+            answer = self._look(call, base, form, age_s)
+            if answer is None and self._flies and self._answers.flight(lane) is not None:
+                answer = await self._wait(call, base, form, lane, age_s)
             if answer is not None:
                 call.answer(self._replay(call, answer))
                 return
         self._say(call, b"miss" if wish.look else b"bypass")
         if not wish.keep:
             return
-        leads = wish.look and self.single_flight and self.mode == "enforce" and self._answers.flight(key) is None
+        leads = wish.look and self._flies and self._answers.flight(lane) is None
         interest = call.interest or Interest()  # a policy before this one may have others waiting already
         if leads:
             call.interest = interest
-            call.loans = self._answers.take_off(key, interest, call.id).loans
+            call.loans = self._answers.take_off(lane, interest, call.id, form).loans
         models = {target.model for target in call.targets}
         answer = None
         try:
@@ -120,28 +123,28 @@ class Cache(Policy):
         finally:
             if leads:
                 if answer is not None and self.followers == "share":
-                    self._split(call, key, interest, answer)
-                self._answers.land(key, interest, answer)
+                    self._split(call, lane, interest, answer)
+                self._answers.land(lane, interest, answer)
 
-    async def _look(self, call: Call, base: bytes, form: bytes, age_s: int) -> Answer | None:
-        """What was kept, in whichever form it came, or what another call is about to bring."""
-        key = base + form
-        for followed in range(_MOST_LEADERS + 1):
-            answer = self._answers.get(key)
-            if answer is not None and self._is_fresh(answer, age_s):
-                return answer
-            if call.route.name in RESHAPED:
-                answer = self._reshaped(call.route.name, base, form, age_s)
-                if answer is not None:
-                    return answer
-            if followed == _MOST_LEADERS:
-                break
-            flight = self._answers.flight(key) if self.single_flight and self.mode == "enforce" else None
+    def _look(self, call: Call, base: bytes, form: bytes, age_s: int) -> Answer | None:
+        """What was kept, in whichever form it came."""
+        answer = self._answers.get(base + form)
+        if answer is not None and self._is_fresh(answer, age_s):
+            return answer
+        return self._reshaped(call.route.name, base, form, age_s) if call.route.name in RESHAPED else None
+
+    async def _wait(self, call: Call, base: bytes, form: bytes, lane: bytes, age_s: int) -> Answer | None:
+        """What another call is about to bring."""
+        for _ in range(_MOST_LEADERS):
+            flight = self._answers.flight(lane)
             if flight is None:
-                break
+                return None
             answer = await self._follow(call, flight)
-            if answer is not None:
+            if answer is not None and flight.form == form:
                 call.notes["shared_flight"] = True
+                return answer
+            answer = self._look(call, base, form, age_s)
+            if answer is not None:
                 return answer
         return None
 
@@ -161,9 +164,9 @@ class Cache(Policy):
             if call.borne_pusd:  # also of one who leaves just now: it was counted
                 await self._charge(call, call.borne_pusd)
 
-    def _split(self, call: Call, key: bytes, interest: Interest, answer: Answer) -> None:
+    def _split(self, call: Call, lane: bytes, interest: Interest, answer: Answer) -> None:
         """The leader and all who wait now bear its cost, whatever becomes of them afterwards."""
-        flight = self._answers.flight(key)
+        flight = self._answers.flight(lane)
         if flight is None or flight.interest is not interest or not flight.followers:
             return
         flight.share_pusd, call.borne_pusd = split(answer.cost_pusd, flight.followers)
@@ -177,6 +180,11 @@ class Cache(Policy):
             charge_pusd = charge_of(share_pusd, call.client.tier.discount_percent)
             await self._gate.store.reserve(hold, [(limit, 0) for limit in limits], _CHARGE_TTL_S)
             await self._gate.store.settle(hold, [charge_pusd] * len(limits))
+
+    def _lane(self, call: Call, base: bytes, form: bytes) -> bytes:
+        """Who follows whom: a form follows the other one, but not where the cost is shared when the answer comes, since
+        only then it is known whether it can be given in both."""
+        return base if self.followers == "free" and call.route.name in RESHAPED else base + form
 
     def _is_fresh(self, answer: Answer, age_s: int) -> bool:
         return self._now() - answer.made_ns <= age_s * _NS

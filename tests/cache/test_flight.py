@@ -53,6 +53,28 @@ async def test_if_the_leader_fails_one_of_the_others_leads(site: Any) -> None:
     assert site.upstream() == before + 4
 
 
+@pytest.mark.parametrize("first", [True, False])
+async def test_who_wants_it_in_another_form_waits_as_well(site: Any, first: bool) -> None:
+    body, before = site.chat(), site.upstream()
+    leader = asyncio.ensure_future(site.ask({**body, "stream": first}, x_fake="latency-ms=800"))
+    await asyncio.sleep(0.3)
+    others = [site.ask({**body, "stream": not first}, x_fake="latency-ms=800") for _ in range(3)]
+    answers = await asyncio.gather(*others)
+    assert site.upstream() == before + 1
+    assert {answer.headers["x-tidegate-cache"] for answer in answers} == {"hit"}
+    assert {answer.headers["content-type"].startswith("text/event-stream") for answer in answers} == {not first}
+    assert (await leader).status_code == 200
+
+
+async def test_who_shares_the_cost_waits_for_its_own_form_only(open_site: Any) -> None:
+    """Whether an answer can be given in another form is known when it is there; by then the cost is shared."""
+    site = open_site('[policy.cache]\nfollowers = "share"')
+    body, before = site.chat(), site.upstream()
+    both = [site.ask({**body, "stream": form}, x_fake="latency-ms=500") for form in (True, False)]
+    await asyncio.gather(*both)
+    assert site.upstream() == before + 2
+
+
 async def test_many_do_not_fail_one_after_another(site: Any) -> None:
     """Whoever waited for three that came to nothing goes for itself."""
     body, began = site.chat(), time.monotonic()
