@@ -190,6 +190,8 @@ class Proxy:
         length = call.headers.get(b"content-length")
         inbound = Inbound(arrival.receive, length, live.body_limit, arrival.exchange if arrival.is_direct else None)
         form = await self._read(call, match, inbound, live)
+        if not inbound.ended:
+            await inbound.look_ahead()
         if inbound.ended:
             leaving.watch()
         kind = live.resolver.kind(call.dialect)

@@ -168,6 +168,38 @@ async def test_clients_that_leave_while_they_wait_leave_nothing(queued: Any, pro
     assert "tidegate_queue_waiting 0.0" in page
 
 
+@pytest.mark.parametrize("protocol", ["native", "httptools"])
+async def test_who_leaves_with_an_unread_body_is_gone_at_once(start: Any, protocol: str) -> None:
+    """A worker's body is passed on as it comes, so nothing of it is read while its call waits."""
+    worker = await start_provider(DemoSettings(service_time_ms=5000, slots=1))
+    config = f'[workers.slow]\nbase_url = "{worker.base_url}/worker"\nmax_concurrent = 1\n'
+    gateway = await asyncio.to_thread(start, config, protocol=protocol)
+    admin = {"authorization": "Bearer tg-test-admin-key"}
+    try:
+        async with (
+            httpx2.AsyncClient(base_url=gateway.address, headers=admin) as looking,
+            httpx2.AsyncClient(base_url=gateway.address, headers={"x-api-key": "tg-test-client-key"}) as client,
+        ):
+
+            async def waiting(wanted: bool) -> bool:
+                total = 0
+                for _ in range(150):
+                    total = (await looking.get("/control/v1/queue")).json()["total"]
+                    if (total >= 4) if wanted else not total:
+                        return True
+                    await asyncio.sleep(0.02)
+                return False
+
+            calls = [asyncio.ensure_future(client.post("/workers/slow/send", json={"n": n})) for n in range(5)]
+            assert await waiting(True)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert await waiting(False), "they would have stood there for another 5 s each"
+    finally:
+        await worker.stop()
+
+
 async def test_a_stream_that_waits_shows_signs_of_life_to_the_sdk(queued: Any, provider: DemoServer) -> None:
     gateway = await queued(slots=1, queue="heartbeat = true\nheartbeat_s = 0.05")
     body = {**BODY, "stream": True}
