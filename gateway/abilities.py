@@ -41,7 +41,7 @@ def wanted_of(body: dict[str, Any]) -> frozenset[str]:
         wanted.add("tools")
     if any(body.get(name) for name in ("reasoning", "reasoning_effort", "thinking")):
         wanted.add("reasoning")
-    if any(body.get(name) for name in ("audio", "modalities", "context_management", "mcp_servers")):
+    if any(body.get(name) for name in ("audio", "modalities", "context_management", "mcp_servers", "logit_bias")):
         wanted.add("unknown")
     if isinstance(body.get("prompt"), dict):  # a stored one; that of completions is plain text
         wanted.add("unknown")

@@ -46,19 +46,21 @@ _TELLING = _words("""
     arabic hindi turkish polish python java javascript typescript rust golang ruby php kotlin swift scala perl bash
     sql kilometre kilometer km mile metre meter foot feet inch kg kilogram pound lb gram ounce litre liter gallon
     celsius fahrenheit kelvin second minute hour week month year dollar euro yen hourly daily weekly monthly yearly
-    monday tuesday wednesday thursday friday saturday sunday
+    monday tuesday wednesday thursday friday saturday sunday or here this these those
 """)
 #: Words that carry no content: their order and number are free.
 _SMALL = _words("""
-    a an the of for and or that this these those it its what what's which please tell give show explain do does did
+    a an the of for and that it its what what's which please tell give show explain do does did
     is are was were be been am i me my we our us you your can could would will should may might how to in on at by
-    with from as about into if then so there here have has had i'm i'd i've it's let's need want like know help just
+    with from as about into if then so there have has had i'm i'd i've it's let's need want like know help just
     some any who where when why
 """)
 
 _PERSONS = dict.fromkeys(("i", "me", "my", "mine", "we", "us", "our"), "i") | dict.fromkeys(
     ("you", "your", "yours"), "y"
 )
+#: Letters of a word behind a number that may be a unit, in which capitals count.
+_UNIT = 3
 #: Words that only look like a negation of another.
 _KEPT = _words("""
     discus discuss display distance district distribute distribution disease dish disk disc
@@ -79,11 +81,14 @@ class Marks:
 def marks_of(text: str) -> Marks:
     """The marks of a message."""
     telling, names, order, persons = [], [], [], ""
-    is_start = True
+    is_start, is_counted, is_loud = True, False, text.isupper()
     for found in _WORD.finditer(text):
         word = found.group()
         plain = _plain(word)
         kind = _telling(plain)
+        if kind is None and ((is_counted and len(word) <= _UNIT) or (len(word) > 1 and word.isupper() and not is_loud)):
+            kind = word  # MB and Mb, US and us
+        is_counted = word[-1].isdigit()
         if kind is not None:
             telling.append(kind)
         elif plain not in _SMALL and not is_start and any(map(str.isupper, word)):
@@ -102,8 +107,9 @@ def may_be_alike(one: Marks, other: Marks, *, same_words: bool = True) -> bool:
     "former" in front of a "capital"."""
     if one.telling != other.telling or one.script != other.script:
         return False
-    if len(one.persons) > 1 and len(other.persons) > 1 and one.persons != other.persons:
-        return False
+    is_both = bool(one.persons) and bool(other.persons)
+    if is_both and one.persons != other.persons and (len(one.persons) > 1) is (len(other.persons) > 1):
+        return False  # of unlike lengths: "can you tell me" is as good as "tell me"
     if same_words and set(one.order) != set(other.order):
         return False
     return _same_names(one, other) and _same_order(one.order, other.order)

@@ -54,7 +54,7 @@ def _traits(call: Call) -> str | None:
     body, headers = call.json, call.headers
     if call.route.name in TEXTS:
         words += wanted_of(body)
-    if call.facts.unbounded or call.facts.object_ids:
+    if call.facts.unbounded or call.facts.object_ids or call.facts.more_models:
         words.append("unbounded")
     if "metadata" in body or PRIORITY in headers or ACCURACY in headers or ALLOW_DOWNGRADE in headers:
         words += _wishes(call)

@@ -112,8 +112,8 @@ class Downgrade(Policy):
             return False
         if call.client.tier.name in self.protected_tiers and allowed is not True:
             return False
-        # What refers to something that is kept with its model, or has no bound, stays where it is.
-        return not (call.facts.unbounded or call.facts.object_ids)
+        # What refers to something that is kept with its model, names several, or has no bound, stays where it is.
+        return not (call.facts.unbounded or call.facts.object_ids or call.facts.more_models)
 
     async def _trigger(self, call: Call, original: Target) -> str:
         """The name of the first that holds, or ""; the dearer ones to ask come last."""

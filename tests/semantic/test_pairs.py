@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +41,16 @@ async def test_no_near_miss_hits_and_half_of_the_paraphrases_do(model: LocalMode
     assert len(right) >= 0.5 * len(same)
 
 
+async def test_few_near_misses_hit_that_were_written_without_the_lists_in_view(model: LocalModel) -> None:
+    """What is left asks about the text itself: its spaces, its points, doubled words, capitals."""
+    lines = Path(__file__).with_name("unseen.jsonl").read_text().splitlines()
+    unseen = [{**json.loads(line), "same": False} for line in lines]
+    taken, _ = await _judged(model, unseen)
+    print(f"false hits {len(taken)} of {len(unseen)}:", *[pair["one"] for pair in taken], sep="\n")
+    assert len(unseen) >= 89
+    assert len(taken) <= 8
+
+
 async def test_the_model_alone_would_take_half_of_the_near_misses(model: LocalModel, pairs: list[Any]) -> None:
     near = [pair for pair in pairs if not pair["same"]]
     alone = 0
@@ -61,6 +73,13 @@ async def test_the_model_alone_would_take_half_of_the_near_misses(model: LocalMo
         ("x > 1", "x < 1"),
         ("Do I owe you money?", "Do you owe me money?"),
         ("café", "кафе"),
+        ("List users and admins", "List users or admins"),
+        ("What is my balance?", "What is your balance?"),
+        ("Is it legal to park here?", "Is it legal to park there?"),
+        ("What is this year's GDP?", "What is that year's GDP?"),
+        ("How do I polish it in the US?", "How do I polish it in us?"),
+        ("Reverse the string abc", "Reverse the string ABC"),
+        ("Show 5 m files", "Show 5 M files"),
     ],
 )
 def test_what_turns_an_answer_round_is_never_alike(one: str, other: str) -> None:
