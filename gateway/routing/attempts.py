@@ -271,7 +271,9 @@ class Attempts:
             elif wait_s and name == "429":
                 choice.credential.put_aside(model, now_ns + round(wait_s * 1e9))
             return
-        if wait_s and failed.fault.other == "budget":
+        if name == "quota":
+            wait_s = max(wait_s, REFUSED_S)
+        if wait_s and (name == "quota" or failed.fault.other == "budget"):
             until_ns = now_ns + round(wait_s * 1e9)
             choice.standing.aside_until_ns = max(choice.standing.aside_until_ns, until_ns)
 

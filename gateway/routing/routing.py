@@ -55,7 +55,7 @@ class Routing:
         known = list(providers)
         own = {one.place: rules.own(one.retry, one.breaker) for one in known if one.retry or one.breaker}
         self.standings.rule(rules, own)
-        self.standings.keep({provider.place for provider in known})
+        self.standings.keep([provider.place for provider in known])
         self.prober.configure(known)
         keyrings = {}
         for provider in known:

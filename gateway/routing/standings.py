@@ -67,8 +67,8 @@ class Standings:
         return self._own.get(name, self._rules)
 
     def keep(self, names: Collection[str]) -> None:
-        """Forgets the providers that are no longer configured."""
-        self._places = {name: place for name, place in self._places.items() if name in names}
+        """Knows the providers that are configured, and forgets the others."""
+        self._places = {name: self._places.get(name) or self._place(name) for name in names}
 
     def open_breakers(self, provider: str) -> list[Breaker]:
         """Those of one provider that let nothing pass now."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+WORKER = '[workers.w0]\nbase_url = "{f0}/worker"\n'
 CALM = "[breaker]\nconsecutive_failures = 100000\nmin_calls = 100000\n"
 
 
@@ -161,6 +162,15 @@ async def test_overload_is_not_passed_on_to_one_that_is_overloaded_too(stand: An
     assert sum(fake.stats.calls for fake in one.fakes) - came <= 60 * 1.1 + 1
 
 
+async def test_a_provider_without_money_is_left_alone_for_a_while(stand: Any) -> None:
+    """As a key of several is: waiting a second does not mend it, and asking costs each call a round trip."""
+    one = await stand(CALM, providers=2)
+    one.fakes[0].set_plan([{"fake": "status=429; code=insufficient_quota"}])
+    for _ in range(6):
+        assert (await one.chat()).headers["x-tidegate-provider"] == "f1"
+    assert one.fakes[0].stats.calls == 1
+
+
 async def test_breakers_outlive_a_reload(stand: Any) -> None:
     one = await stand("[breaker]\nconsecutive_failures = 3\n", providers=2)
     one.fakes[0].set_plan([{"fake": "status=500"}])
@@ -190,7 +200,7 @@ async def test_a_provider_that_is_gone_is_forgotten(stand: Any) -> None:
     path = one.folder / "gateway.toml"
     path.write_text(path.read_text().replace('"f0/demo-small", ', "").replace("[providers.f0]", "[providers.f2]"))
     await one.gateway.reload()
-    assert set(states_of(one)) == {("f1", ""), ("f1", "demo-small")}
+    assert set(states_of(one)) == {("f1", ""), ("f1", "demo-small"), ("f2", "")}
     assert (await one.chat()).status_code == 200
 
 
@@ -248,3 +258,12 @@ async def test_headers_for_one_provider_dont_reach_the_other(stand: Any) -> None
     assert answer.headers["x-tidegate-provider"] == "f1"
     assert dict(one.fakes[0].requests[-1].headers)[b"x-secret"] == b"for f0 only"
     assert b"x-secret" not in dict(one.fakes[1].requests[-1].headers)
+
+
+async def test_providers_that_had_no_call_yet_are_shown_and_those_that_are_gone_are_not(stand: Any) -> None:
+    one = await stand(WORKER, providers=2)
+    assert states_of(one) == {("f0", ""): "closed", ("f1", ""): "closed", ("workers/w0", ""): "closed"}
+    path = one.folder / "gateway.toml"
+    path.write_text(path.read_text().replace(WORKER.format(f0=one.fakes[0].base_url), ""))
+    await one.gateway.reload()
+    assert states_of(one) == {("f0", ""): "closed", ("f1", ""): "closed"}
