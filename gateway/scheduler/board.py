@@ -122,12 +122,12 @@ class Board:
                     self._tell(entry, lane, now)
 
     def move(self, spot: Spot, entry: Entry, line: Line, now: int) -> None:
-        """Parks the first of a line elsewhere. If it is starved, what its turn had for it is kept; but no slot while it
-        waits for a refill, which may take long."""
+        """Parks the first of a line elsewhere. What its turn had for it is kept; but a slot, which idles meanwhile,
+        only if it is starved, and not while it waits for a refill, which may take long."""
         before = spot.line
         if before is not None and before is not line and self.claim.may_have(entry):
             is_slot = before.pace.limit.__class__ is Slots
-            if not is_slot or line.pace.limit.__class__ is Slots:
+            if not is_slot or (entry.starved and line.pace.limit.__class__ is Slots):
                 if not self.claim.is_of(entry):
                     self.forgo()
                     self.claim.holder = entry

@@ -1,4 +1,4 @@
-"""What is kept for the oldest starved call of limits at which its turn came, while it lacked another one.
+"""What is kept for one call of limits at which its turn came, while it lacked another one.
 
 A call that needs two limits stands in one line at a time. Where others need only the one or only the other, what its
 turn had for it would be gone each time it came back from the other line, and it would never go.
@@ -23,8 +23,8 @@ class Claim:
         return self.holder is entry
 
     def may_have(self, entry: Entry) -> bool:
-        """Only a starved call, and an older one takes it from a younger one."""
-        return entry.starved and (self.holder is None or self.holder.seq >= entry.seq)
+        """The oldest starved call takes it from all others; else one of the highest band, the oldest of them."""
+        return self.holder is None or _rank(entry) >= _rank(self.holder)
 
     def drop(self) -> list[str]:
         """Gives the names of the lines at which nothing is kept any more."""
@@ -32,3 +32,7 @@ class Claim:
         self.holder = None
         self.amounts = {}
         return names
+
+
+def _rank(entry: Entry) -> tuple[bool, int, int]:
+    return entry.starved, 0 if entry.starved else entry.band, -entry.seq

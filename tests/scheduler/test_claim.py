@@ -45,16 +45,26 @@ async def served_after(queue: Any, crowds: list[Crowd], needs: list[tuple[Limit,
     raise AssertionError("it neither went nor was refused")
 
 
-@pytest.mark.parametrize("urgency", ["high", "normal", "low"])
-async def test_who_needs_tokens_and_a_slot_goes_soon_after_it_starves(
-    queue: Any, bucket: Any, slots: Any, urgency: str
-) -> None:
+async def test_who_needs_tokens_and_a_slot_goes_soon_after_it_starves(queue: Any, bucket: Any, slots: Any) -> None:
+    """Of a lower band than all others."""
     pool, slot = bucket("p", 10, 2), slots("s", 2)
     crowds = [Crowd(queue, "tokens", pool, (0,)), Crowd(queue, "slots", slot, (4, 5, 6))]
-    waited_s = await served_after(queue, crowds, [(pool, 5), (slot, 1)], urgency=urgency, longest_s=40)
+    waited_s = await served_after(queue, crowds, [(pool, 5), (slot, 1)], urgency="low", longest_s=40)
     assert waited_s is not None, "it was refused at the end of its longest wait"
     assert waited_s < 30, "it is starved after half of its longest wait"
     assert crowds[0].granted > 40, "what is kept for it keeps nobody else away"
+
+
+@pytest.mark.parametrize("urgency", ["high", "normal"])
+async def test_who_is_first_need_not_starve_for_the_tokens_that_others_would_take(
+    queue: Any, bucket: Any, slots: Any, urgency: str
+) -> None:
+    """Calls of its band or lower ones, each of which needs only one of the two."""
+    pool, slot = bucket("p", 10, 2), slots("s", 2)
+    crowds = [Crowd(queue, "tokens", pool, (0,)), Crowd(queue, "slots", slot, (4, 5, 6))]
+    waited_s = await served_after(queue, crowds, [(pool, 5), (slot, 1)], urgency=urgency, longest_s=40)
+    assert waited_s is not None
+    assert waited_s < 12, "long before it starves"
 
 
 async def test_who_needs_two_sorts_of_slots_goes_soon_after_it_starves(queue: Any, slots: Any) -> None:
@@ -123,6 +133,41 @@ async def test_no_slot_is_kept_while_its_call_waits_for_a_refill(queue: Any, slo
     await queue.calm()
     assert late.is_granted
     assert not starved.is_granted
+
+
+async def test_no_slot_is_kept_for_a_call_that_is_not_starved(queue: Any, slots: Any) -> None:
+    one, other = slots("a", 1), slots("b", 1)
+    await queue.take(one, hold="a")
+    queue.wait([(one, 1), (other, 1)], client="both", urgency="urgent")
+    await queue.calm()
+    await queue.take(other, hold="b")
+    await queue.release("a")
+    late = queue.wait([(one, 1)], client="late", urgency="low")
+    await queue.calm()
+    assert late.is_granted
+
+
+async def test_a_higher_band_comes_first(queue: Any, slots: Any, bucket: Any) -> None:
+    pool, slot = bucket("p", 10, 1), slots("s", 1)
+    await queue.take(slot, hold="s")
+    await queue.take(pool, 10, hold="p")
+    await queue.store.settle("p", [10])
+
+    async def turn(name: str, urgency: str) -> Any:
+        made = queue.wait([(pool, 5), (slot, 1)], client=name, urgency=urgency, longest_s=200, name=name)
+        await queue.calm()
+        await queue.later(6)
+        return made
+
+    claim = queue.scheduler._board.claim
+    await turn("low", "low")
+    assert claim.holder.waiter.id == "low"
+    await turn("high", "high")
+    assert claim.holder.waiter.id == "high"
+    await turn("normal", "normal")
+    assert claim.holder.waiter.id == "high"
+    await queue.release("s")
+    assert queue.granted == ["high"]
 
 
 async def test_a_reload_keeps_nothing(queue: Any, slots: Any) -> None:
