@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 #: Waiting calls that are shown unless more are asked for.
 SHOWN = 100
-#: The hold of who only asks.
-ASKING = "asking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,10 @@ class Sight:
         can. Asked as a call would ask, and given back at once."""
         found = self.of_pools().by_name[pool]
         wants: list[Want] = [(found.whole, amount), *[(span.window, amount) for span in found.spans]]
-        grant = await self.store.reserve(ASKING, wants, 1.0)
+        hold = f"asking {self.clock.now_ns()}"
+        grant = await self.store.reserve(hold, wants, 1.0)
         if grant.granted:
-            await self.store.release(ASKING)
+            await self.store.release(hold)
         return list(grant.lacks)
 
     def queue(self, snapshot: Snapshot | None = None, shown: int = SHOWN) -> dict[str, Any]:
