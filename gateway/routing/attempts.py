@@ -105,6 +105,8 @@ class Attempts:
         routing = self._routing
         now_ns = routing.now_ns()
         choice.standing.succeeded(choice.began_ns, now_ns)
+        if choice.proves:
+            self._release(choice)  # what follows may take long
         if routing.rules.hedge.enabled:
             choice.standing.sample(self._call.route.name, now_ns - choice.began_ns)
         if choice.credential is not None:

@@ -128,6 +128,25 @@ async def test_an_open_breaker_sends_calls_elsewhere_and_closes_again(stand: Any
     assert (await one.chat()).headers["x-tidegate-provider"] == "f0"
 
 
+async def test_a_long_stream_that_began_well_keeps_no_half_open_target_from_closing(stand: Any) -> None:
+    rules = "[breaker]\nconsecutive_failures = 3\nopen_s = 30\nclose_after = 2\nprobe_every_s = 60\n"
+    one = await stand(rules, providers=2)
+    one.fakes[0].set_plan([{"fake": "status=500"}])
+    for _ in range(3):
+        await one.chat()
+    one.gateway.routing.standings._places["f0"].standings["demo-small"].breaker.reopens_ns = 0
+    one.fakes[0].set_plan([{"nth": 1, "fake": "chunk-ms=400"}])
+    stream = asyncio.ensure_future(one.chat(stream=True))
+    async with asyncio.timeout(5):
+        while states_of(one)["f0", "demo-small"] != "half_open":
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.6)  # its first event came
+    assert (await one.chat()).headers["x-tidegate-provider"] == "f0"
+    assert not stream.done()
+    assert states_of(one)["f0", "demo-small"] == "closed"
+    assert (await stream).status_code == 200
+
+
 async def test_a_provider_that_asks_for_time_is_left_alone(stand: Any) -> None:
     one = await stand(CALM, providers=2)
     one.fakes[0].set_plan([{"nth": 1, "fake": "status=429; retry-after-ms=400"}])
