@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orjson import loads
 from sqlalchemy import Connection, select
 
 from gateway.abilities import context_of
@@ -199,8 +200,9 @@ def without_saving(calls: Sequence[Asked], standing: Standing, days: int) -> lis
 
 
 _WANTED = (
-    "started_wall_ns", "client", "route", "model", "dialect", "question", "traits", "input_tokens", "cached_tokens",
-    "output_tokens", "reasoning_tokens", "cost_pusd", "outcome", "status", "saving", "attempts", "unpriced",
+    "id", "started_wall_ns", "client", "route", "model", "dialect", "question", "traits", "input_tokens",
+    "cached_tokens", "output_tokens", "reasoning_tokens", "cost_pusd", "outcome", "status", "saving", "attempts",
+    "unpriced",
 )  # fmt: skip
 
 
@@ -213,7 +215,22 @@ def _calls(connection: Connection, client: str, since_ns: int) -> list[Asked]:
     if client:
         query = query.where(table.c.client == client)
     rows = connection.execute(query.order_by(table.c.id.desc()).limit(MOST_CALLS)).all()
-    return [_asked(row) for row in reversed(rows) if row.outcome != "refused" and not _is_repeated(row)]
+    sources = _sources(connection, rows)
+    return [
+        _asked(row, sources.get(row.id) or row.question or "")
+        for row in reversed(rows)
+        if row.outcome != "refused" and not _is_repeated(row)
+    ]
+
+
+def _sources(connection: Connection, rows: Sequence[Any]) -> dict[str, str]:
+    """By the id of a call that was answered by likeness: the question that its answer was made for."""
+    if not any(row.saving == "semantic" for row in rows):
+        return {}
+    table, oldest = schema.calls, rows[-1].id
+    questions = {row.id: row.question for row in rows}
+    query = select(table.c.id, table.c.notes).where(table.c.id >= oldest, table.c.saving == "semantic")
+    return {row.id: questions.get(loads(row.notes)["saving"]["of"]) or "" for row in connection.execute(query)}
 
 
 def _is_repeated(row: Any) -> bool:
@@ -221,7 +238,7 @@ def _is_repeated(row: Any) -> bool:
     return bool(row.outcome == "answered" and not row.saving)
 
 
-def _asked(row: Any) -> Asked:
+def _asked(row: Any, question: str) -> Asked:
     usage = Usage(
         input_tokens=row.input_tokens,
         cached_tokens=row.cached_tokens,
@@ -235,7 +252,7 @@ def _asked(row: Any) -> Asked:
         row.route,
         row.model,
         row.dialect,
-        row.question or "",
+        question,
         frozenset((row.traits or "").split()),
         usage,
         row.cost_pusd,

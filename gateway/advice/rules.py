@@ -13,6 +13,8 @@ from gateway.advice.replay import Cheaper, Plan
 Lines = dict[str, dict[str, Any]]
 
 DAY_S = 86_400
+#: In which models are asked.
+DIALECTS = ("openai", "anthropic")
 
 #: Model to cheaper model of the same maker; those of the configuration count first.
 CHAINS = {
@@ -73,7 +75,7 @@ def cache_rules(standing: Standing) -> Iterator[Callable[[Plan], Rule | None]]:
 
 
 def downgrade_rule(plan: Plan, standing: Standing, model: str, dialect: str, find: Find) -> Rule | None:
-    """The calls of one model to a cheaper one, always."""
+    """The calls of one model to a cheaper one, always; so the chains that stand already are set to work as well."""
     now = standing.downgrade
     if now is None or (model, dialect) in plan.chains:
         return None
@@ -81,12 +83,18 @@ def downgrade_rule(plan: Plan, standing: Standing, model: str, dialect: str, fin
     cheaper = None if to is None else find(model, to, dialect)
     if to is None or cheaper is None:
         return None
-    lines: Lines = {
-        "policy.downgrade": {"chains": {**now["chains"], model: to}, "when": {**now["when"], "always": True}}
-    }
+    chains: dict[str, str] = {**now["chains"], model: to}
+    others: dict[tuple[str, str], Cheaper] = {}
+    if not now["when"].get("always"):
+        for one, its_to in now["chains"].items():
+            found = {(one, spoken): find(one, its_to, spoken) for spoken in DIALECTS}
+            others |= {key: known for key, known in found.items() if known is not None and key not in plan.chains}
+    lines: Lines = {"policy.downgrade": {"chains": chains, "when": {**now["when"], "always": True}}}
+    told = sorted({f"{one} to {chains[one]}" for one, _ in others if one != model})
+    what = ", ".join([f"Give calls of {model} to {to}", *told])
     assumes = f"{to} answers well enough, and with as many tokens"
-    wider = replace(plan, chains={**plan.chains, (model, dialect): cheaper})
-    return Rule("model_downgrade", f"Give calls of {model} to {to}.", assumes, wider, lines)
+    wider = replace(plan, chains={**plan.chains, **others, (model, dialect): cheaper})
+    return Rule("model_downgrade", f"{what}.", assumes, wider, lines)
 
 
 def joined(one: Lines, other: Lines) -> Lines:

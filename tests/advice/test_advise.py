@@ -76,6 +76,19 @@ def test_one_client_at_a_time_and_who_may_ask(start_site: Callable[..., Any]) ->
     assert "Assumes that" in printed
 
 
+def test_a_hit_by_likeness_is_lost_with_the_answer_that_it_came_from(start_site: Callable[..., Any]) -> None:
+    server = start_site("[policy.semantic]\nenabled = true\n")
+    ask(server, "How do I reset my password?", temperature=0)
+    hit = ask(server, "Please tell me how I reset my password.", temperature=0)
+    assert hit["x-tidegate-cache"] == "semantic"
+    (rule,) = advice(server)["recommendations"]
+    assert rule["type"] == "model_downgrade"
+    dear, cheap = Decimal(server.calls()[1]["cost_usd"]), Decimal(0)
+    for price, tokens in ((5000, "input_tokens"), (15000, "output_tokens")):
+        cheap += Decimal(price) * server.calls()[1][tokens] / 1_000_000
+    assert Decimal(rule["saving_usd"]) == dear - 2 * cheap
+
+
 def test_the_ledger_has_digests_and_no_words(start_site: Callable[..., Any]) -> None:
     server = start_site()
     secret = "the-harbour-master-is-asleep"

@@ -180,6 +180,21 @@ def test_lines_are_toml_and_tables_come_together() -> None:
     }
 
 
+def test_a_chain_that_stands_already_is_counted_where_the_lines_set_it_to_work() -> None:
+    """`always` holds for every chain, so a rule for one model changes the others' calls as well."""
+    standing = replace(STANDING, downgrade={"chains": {"opus": "haiku"}, "when": {"queue_wait_s": 5}})
+
+    def find(model: str, to: str, dialect: str) -> Any:
+        return CHEAP if dialect == ("anthropic" if to == "haiku" else "openai") else None
+
+    rule = downgrade_rule(NOW, standing, "gpt-4", "openai", find)
+    assert rule is not None
+    assert set(rule.plan.chains) == {("gpt-4", "openai"), ("opus", "anthropic")}
+    assert set(rule.lines["policy.downgrade"]["chains"]) == {"gpt-4", "opus"}
+    assert "opus to haiku" in rule.what
+    assert downgrade_rule(rule.plan, standing, "opus", "anthropic", find) is None
+
+
 def test_no_policy_no_rule() -> None:
     nothing = Standing(None, None, None, has_peaks=False)
     assert list(cache_rules(nothing)) == []
