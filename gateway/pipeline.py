@@ -374,6 +374,7 @@ class Pipeline:
             resolve=resolve,
             ttl_s=HOLD_TTL_S,
             loans=call.loans,
+            body_bytes=len(call.body) if call.body is not None else 0,
         )
         call.queued = Queued("immediate", 0, 0)
         waiting = self._scheduler.wait(waiter, call.queued)

@@ -36,6 +36,9 @@ class Queue(Policy):
 
     max_waiting: Count = 1000
     max_waiting_per_client: Count = 200
+    #: Of the request bodies of all calls that wait; a client may have half. What is no longer than its part of it
+    #: (divided by max_waiting) always finds room.
+    max_waiting_mib: Count = 256
     longest_wait_s: Mapping[Urgency, NoSeconds] = field(default_factory=lambda: {**LONGEST_WAIT_S})
     starvation_s: SomeSeconds = 600.0
     floor_percent: Annotated[int, Field(ge=0, le=50)] = 5
@@ -71,7 +74,13 @@ class Queue(Policy):
 
     def provide(self, gate: Gate) -> None:
         self._scheduler = gate.scheduler
-        settings = QueueSettings(self.max_waiting, self.max_waiting_per_client, self.starvation_s, self.floor_percent)
+        settings = QueueSettings(
+            self.max_waiting,
+            self.max_waiting_per_client,
+            self.max_waiting_mib * 1_048_576,
+            self.starvation_s,
+            self.floor_percent,
+        )
         gate.scheduler.configure(settings)
 
     def apply(self, call: Call) -> None:

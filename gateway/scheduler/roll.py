@@ -24,6 +24,8 @@ class Roll:
         self._counts = [0] * BANDS
         self._requests: dict[str, int] = {}
         self._hour = 0
+        self.body_bytes = 0
+        self._bytes_of: dict[str, int] = {}  # by client; only of those with long bodies
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -31,6 +33,16 @@ class Roll:
     def number(self, client: str) -> int:
         """How many calls of a client wait."""
         return self._of_client.get(client, 0)
+
+    def bytes_of(self, client: str) -> int:
+        """Of the long bodies of its waiting calls."""
+        return self._bytes_of.get(client, 0)
+
+    def _weigh(self, client: str, body_bytes: int) -> None:
+        self.body_bytes += body_bytes
+        left = self._bytes_of[client] = self.bytes_of(client) + body_bytes
+        if not left:
+            del self._bytes_of[client]
 
     def of_client(self, client: str) -> list[Entry]:
         """The waiting calls of a client."""
@@ -70,6 +82,8 @@ class Roll:
             others[:] = self.of_client(client)
         others.append(entry)
         self._enlist(entry)
+        if entry.waiter.body_bytes:
+            self._weigh(client, entry.waiter.body_bytes)
 
     def _enlist(self, entry: Entry) -> None:
         band = entry.band
@@ -94,6 +108,8 @@ class Roll:
         self._counts[entry.band] -= 1
         del self.entries[entry.waiter.id]
         client = entry.waiter.client
+        if entry.waiter.body_bytes:
+            self._weigh(client, -entry.waiter.body_bytes)
         number = self._of_client[client] = self._of_client[client] - 1
         if not number:
             del self._of_client[client], self._clients[client]

@@ -173,6 +173,7 @@ class Scheduler:
             wait_s = max(1.0, self._left_s(entry, now) / (mine + 1))
             message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
             raise self._full(message, wait_s, "client_full")
+        self._weigh(entry, now)
         if len(self._roll) >= settings.max_waiting:
             other = self._roll.gives_way(entry.band, settings.floor_places)
             if other is None:
@@ -181,6 +182,17 @@ class Scheduler:
             wait_s = max(1.0, self._left_s(other, now))
             gave_way = "The queue is full, and this call gave way to one that is more urgent, or owed a place."
             self._end(other, self._full(gave_way, wait_s, "displaced"))
+
+    def _weigh(self, entry: Entry, now: int) -> None:
+        """Bodies are kept while their calls wait: all long ones together have a bound, and each client half of it."""
+        waiter, most = entry.waiter, self._settings.max_waiting_bytes
+        if waiter.body_bytes <= self._settings.short_body:
+            waiter.body_bytes = 0
+            return
+        mine = self._roll.bytes_of(waiter.client) + waiter.body_bytes
+        if mine > most // 2 or self._roll.body_bytes + waiter.body_bytes > most:
+            message = "The bodies of the calls that wait leave no room for this one's."
+            raise self._full(message, max(1.0, self._left_s(entry, now)), "bodies_full")
 
     def _full(self, message: str, wait_s: float, reason: str) -> QueueFull:
         self._refused.add((reason,))

@@ -26,8 +26,14 @@ class QueueSettings:
 
     max_waiting: int = 1000
     max_waiting_per_client: int = 200
+    max_waiting_bytes: int = 256 * 1_048_576
     starvation_s: float = 600.0
     floor_percent: int = 5
+
+    @property
+    def short_body(self) -> int:
+        """Bytes of a body that always finds room: all that may wait of this length come to no more than the bound."""
+        return self.max_waiting_bytes // self.max_waiting
 
     @property
     def floor_every(self) -> int:

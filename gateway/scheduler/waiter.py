@@ -63,6 +63,7 @@ class Waiter:
     resolve: Callable[[], Sequence[Option]]
     ttl_s: float  # of the hold
     loans: Loans | None = None  # places that others lend it
+    body_bytes: int = 0  # of its request's body, which is kept while it waits
 
 
 @dataclass(slots=True)

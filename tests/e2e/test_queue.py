@@ -240,3 +240,17 @@ async def test_a_refusal_after_a_heartbeat_is_an_event(queued: Any) -> None:
         assert '"code":"queue_wait_too_long"' in answer.text
     else:
         assert answer.json()["error"]["code"] == "queue_wait_too_long"
+
+
+async def test_long_bodies_do_not_pile_up_while_they_wait(queued: Any) -> None:
+    gateway = await queued(slots=1, queue="max_waiting_mib = 4")
+    text = "x" * 900_000
+    async with client_of(gateway) as client:
+        bodies = [{**BODY, "messages": [{"role": "user", "content": f"{n}{text}"}]} for n in range(8)]
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for body in bodies))
+        small = await client.post("/v1/chat/completions", json=BODY)
+    codes = [answer.json()["error"]["code"] for answer in answers if answer.status_code != 200]
+    assert codes
+    assert set(codes) == {"queue_full"}
+    assert len(codes) <= 5, "one goes at once, two wait"
+    assert small.status_code == 200

@@ -68,6 +68,7 @@ class Queue:
         deadline_s: float | None = None,
         not_before_s: float = 0.0,
         name: str = "",
+        body_bytes: int = 0,
     ) -> Waiter:
         self.number += 1
         now = self.clock.now_ns()
@@ -87,6 +88,7 @@ class Queue:
             options=made,
             resolve=lambda: made,
             ttl_s=TTL_S,
+            body_bytes=body_bytes,
         )
 
     def wait(self, *options: Sequence[tuple[Limit, int]], **how: Any) -> Waiting:

@@ -63,6 +63,32 @@ async def test_a_client_has_its_own_bound(queue: Any, slots: Any) -> None:
     assert not other.task.done()
 
 
+async def test_long_bodies_that_wait_are_bounded_together_and_per_client(queue: Any, slots: Any) -> None:
+    """100 calls may wait, and 1000 bytes: ten each always find room."""
+    queue.configure(max_waiting=100, max_waiting_bytes=1000)
+    limit = slots("a")
+    await queue.take(limit)
+
+    async def wait(client: str, body_bytes: int) -> Any:
+        call = queue.wait([(limit, 1)], client=client, body_bytes=body_bytes)
+        await queue.calm()
+        return call
+
+    first = await wait("one", 400)
+    assert not first.task.done()
+    refused = (await wait("one", 101)).error
+    assert isinstance(refused, QueueFull)
+    assert refused.retry_after_s >= 1
+    assert not (await wait("one", 100)).task.done(), "half of it is a client's"
+    assert not (await wait("two", 500)).task.done()
+    assert isinstance((await wait("three", 11)).error, QueueFull)
+    assert not (await wait("one", 10)).task.done()
+    assert not (await wait("three", 10)).task.done()
+    first.task.cancel()
+    await queue.calm()
+    assert not (await wait("three", 400)).task.done(), "it took its body with it"
+
+
 async def test_nothing_waits_beyond_its_longest_wait(queue: Any, slots: Any) -> None:
     limit = slots("a")
     await queue.take(limit)
