@@ -129,6 +129,7 @@ class Proxy:
             await self._refuse(call, Internal(), down)
         finally:
             leaving.stop()
+            call.beat = call.first_bytes = None  # they lead back to the call
             live.leave()
             self.under_way -= 1
 

@@ -166,6 +166,7 @@ class Exchange:
             return
         self.complete = True
         self.headers = ()
+        self._callbacks = None  # they lead back here: a cycle that only the collector would take apart
         self._connection.outflow.write(head, body)
         if self._waiters is not None:
             self._wake()
