@@ -103,10 +103,12 @@ class Need:
     policy: str = ""
     waits: bool = field(init=False)  # lacking it makes the call wait
     per_target: bool = field(init=False)  # its limit depends on the target
+    is_fixed: bool = field(init=False)  # limit and amount are known without call and target
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "waits", isinstance(self.lacking, Wait))
         object.__setattr__(self, "per_target", not isinstance(self.limit, Limit))
+        object.__setattr__(self, "is_fixed", isinstance(self.limit, Limit) and isinstance(self.amount, int))
 
 
 @dataclass(slots=True)

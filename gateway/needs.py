@@ -34,13 +34,18 @@ def split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[He
     held: list[Held] = []
     waiting: list[Held] = []
     attempt = len(call.attempts)
+    asked: object = None
+    answer = 0
     for need in needs:
-        amount = need.amount
-        one: Held | None
-        if type(amount) is int and not need.per_target:  # most are fixed
-            one = need, need.limit, amount, WHOLE  # type: ignore[assignment]  # per_target says that it is a limit
-        else:
+        if need.is_fixed:  # most are
+            one: Held | None = (need, need.limit, need.amount, WHOLE)  # type: ignore[assignment]  # fixed, both are
+        elif need.per_target or target is None or need.settle is None:
             one = resolved(need, call, target, attempt)
+        else:  # limits of one kind ask the same in turn: tokens a minute, a day
+            if need.amount is not asked:
+                asked = need.amount
+                answer = need.amount(call, target)  # type: ignore[operator]  # not fixed, as its limit is
+            one = (need, need.limit, answer, WHOLE)  # type: ignore[assignment]  # not per target
         if one is not None:
             (waiting if need.waits else held).append(one)
     return held, waiting
@@ -50,6 +55,18 @@ def settled(call: Call, outcome: Outcome) -> list[int]:
     """What was truly used of all that is held. A need of an attempt is settled by that attempt's own usage; a need of
     the call by all of them together, so what was reserved besides for a later attempt gives everything back."""
     actual: list[int] = []
+    if len(call.attempts) < 2:  # nothing can be held twice
+        asked: object = None
+        answer = 0
+        for need, _, amount, _ in call.held:
+            settle = need.settle
+            if settle is None:
+                actual.append(amount)
+                continue
+            if settle is not asked:
+                asked, answer = settle, settle(call, outcome)
+            actual.append(answer)
+        return actual
     last = len(call.attempts) - 1
     seen: set[int] = set()
     for need, _, amount, attempt in call.held:

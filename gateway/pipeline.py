@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
+from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
 
@@ -31,6 +33,9 @@ from gateway.targets import Target
 if TYPE_CHECKING:
     from gateway.batches import Seat
 
+#: Of a row of what is held.
+_LIMIT, _WANT = itemgetter(1), itemgetter(1, 2)
+
 
 class Step:
     """One policy in its place: how it is applied was decided at start-up."""
@@ -42,6 +47,7 @@ class Step:
         "fail_open",
         "is_coroutine",
         "is_generator",
+        "is_plain",
         "name",
         "nanoseconds",
         "observe",
@@ -56,6 +62,7 @@ class Step:
         self.is_coroutine = inspect.iscoroutinefunction(policy.apply)
         self.concerns = None if type(policy).concerns is Policy.concerns else policy.concerns
         self.observe = policy.mode == "observe"
+        self.is_plain = not (self.observe or self.is_generator or self.is_coroutine)
         self.fail_open = policy.fail_open
         self.nanoseconds = 0
         self.calls = 0
@@ -147,26 +154,19 @@ class Pipeline:
         return None
 
     async def _descend(self, steps: list[Step], call: Call) -> None:
+        began = perf_counter_ns()
         for step in steps:
-            if step.concerns is not None and not step.concerns(call):
+            concerns = step.concerns
+            if concerns is not None and not concerns(call):
                 continue
-            began = perf_counter_ns()
             call.applying = step.name
             try:
-                if step.observe:
-                    await self._observe(step, call)
-                elif step.is_generator:
-                    generator = cast("AsyncGenerator[None, Outcome]", step.apply(call))
-                    try:
-                        await generator.__anext__()
-                    except StopAsyncIteration:
-                        pass
-                    else:
-                        call.pending.append((step, generator))
-                elif step.is_coroutine:
-                    await cast("Awaitable[None]", step.apply(call))
-                else:
+                if step.is_plain:
                     step.apply(call)
+                elif step.observe:
+                    await self._observe(step, call)
+                else:
+                    await self._apply(step, call)
             except GatewayError as error:
                 error.policy = error.policy or step.name
                 self._decisions.add((step.name, step.policy.mode, "refused"))
@@ -174,12 +174,25 @@ class Pipeline:
             except Exception:
                 self._unexpected(step, call)
             finally:
-                step.nanoseconds += perf_counter_ns() - began
+                ended = perf_counter_ns()
+                step.nanoseconds += ended - began
                 step.calls += 1
+                began = ended
             if call.reply is not None:
                 self._decisions.add((step.name, step.policy.mode, "answered"))
                 call.needs = [need for need in call.needs if need.even_if_cached]
                 return
+
+    @staticmethod
+    async def _apply(step: Step, call: Call) -> None:
+        applied = step.apply(call)
+        if step.is_coroutine:
+            await cast("Awaitable[None]", applied)
+            return
+        generator = cast("AsyncGenerator[None, Outcome]", applied)
+        with suppress(StopAsyncIteration):
+            await generator.__anext__()
+            call.pending.append((step, generator))
 
     def _unexpected(self, step: Step, call: Call) -> None:
         """An exception that no policy means to raise: closed unless the policy says otherwise."""
@@ -197,17 +210,10 @@ class Pipeline:
         notes = dict(call.notes)
         call.targets = list(call.targets)
         try:
-            applied = step.apply(call)
-            if step.is_generator:
-                generator = cast("AsyncGenerator[None, Outcome]", applied)
-                try:
-                    await generator.__anext__()
-                except StopAsyncIteration:
-                    pass
-                else:
-                    call.pending.append((step, generator))
-            elif step.is_coroutine:
-                await cast("Awaitable[None]", applied)
+            if step.is_coroutine or step.is_generator:
+                await self._apply(step, call)
+            else:
+                step.apply(call)
             if call.reply is not before[2] or call.targets != before[0] or (call.not_before_ns, call.seat) != place[1:]:
                 self._mark(step, call, "would change the call")
         except GatewayError as error:
@@ -241,7 +247,7 @@ class Pipeline:
         fresh = [one for one in fresh if one[:3] not in same]
         dropped = [i for i in dropped if i not in stays]
         if fresh or dropped:
-            wants = [(limit, amount) for _, limit, amount, _ in fresh]
+            wants = list(map(_WANT, fresh))
             if not (await self._store.exchange(call.hold, dropped, wants, HOLD_TTL_S)).granted:
                 return False
         kept = [(*one[:3], attempt) if i in stays else one for i, one in enumerate(call.held) if i not in dropped]
@@ -253,7 +259,7 @@ class Pipeline:
         needs, call.needs = call.needs, []
         try:
             for step in self._admission:
-                if not (step.observe or step.is_generator or step.is_coroutine):
+                if step.is_plain:
                     call.applying = step.name
                     step.apply(call)
             return [need for need in call.needs if need.waits]
@@ -276,20 +282,22 @@ class Pipeline:
                 held, waiting = held + waiting, []
             else:
                 queued = bool(call.not_before_ns) or self._scheduler.contended(waiting)
-        grant = await self._ask(call, held, waiting, queued)
+        rows = held + waiting
+        grant = await self._ask(call, rows, len(waiting), queued)
         if grant.lacks and not grant.waits:
-            recounted = self._recount(call, held + waiting, grant)
+            recounted = self._recount(call, rows, grant)
             if recounted is not None:
                 held, waiting = recounted if call.placement is not None else (recounted[0] + recounted[1], [])
-                grant = await self._ask(call, held, waiting, queued)
-        call.levels = [(one[1], level) for one, level in zip(held + waiting, grant.levels, strict=False)]
+                rows = held + waiting
+                grant = await self._ask(call, rows, len(waiting), queued)
+        call.levels = list(zip(map(_LIMIT, rows), grant.levels, strict=False))
         if grant.waits:
             call.held = held
             await self._wait(call)
         elif grant.lacks:
-            raise self._refusal(held + waiting, grant)
+            raise self._refusal(rows, grant)
         else:
-            call.held = held + waiting
+            call.held = rows
 
     async def _board(self, call: Call, seat: Seat) -> bool:
         """Joins calls that go up together soon: with all that it needs itself, but no slot and no provider request.
@@ -301,11 +309,11 @@ class Pipeline:
         if not self._scheduler.contended(waiting):
             call.hold = call.id
             self._scheduler.holding.add(call.id)
-            wants = [(limit, amount) for _, limit, amount, _ in held + waiting]
-            grant = await self._store.reserve(call.id, wants, HOLD_TTL_S)
+            rows = held + waiting
+            grant = await self._store.reserve(call.id, list(map(_WANT, rows)), HOLD_TTL_S)
             if grant.granted and seat.board():
-                call.levels = [(one[1], level) for one, level in zip(held + waiting, grant.levels, strict=False)]
-                call.held = held + waiting
+                call.levels = list(zip(map(_LIMIT, rows), grant.levels, strict=False))
+                call.held = rows
                 return True
             if grant.granted:
                 await self._store.release(call.id)
@@ -334,12 +342,13 @@ class Pipeline:
         message = f"Calls of this urgency are served off-peak. Try again in {span(wait_s)}."
         return RateLimited(message, retry_after_s=wait_s, policy="offpeak")
 
-    async def _ask(self, call: Call, held: list[Held], waiting: list[Held], queued: bool) -> Grant:
-        wants = [(limit, amount) for _, limit, amount, _ in held + waiting]
+    async def _ask(self, call: Call, rows: list[Held], waiting: int, queued: bool) -> Grant:
+        """`waiting`: how many of the last rows are waited for."""
+        wants = list(map(_WANT, rows))
         if queued and not waiting:  # only the hour is lacking
             grant = await self._store.reserve(call.hold, wants, HOLD_TTL_S)
             return Grant((), grant.levels, waits=True) if grant.granted else grant
-        return await self._store.reserve(call.hold, wants, HOLD_TTL_S, len(waiting), queued)
+        return await self._store.reserve(call.hold, wants, HOLD_TTL_S, waiting, queued)
 
     async def _wait(self, call: Call) -> None:
         """For its turn; then everything is held, and the target that was granted comes first."""

@@ -88,7 +88,7 @@ class Budget(Policy):
         self._callers: dict[str, Caller] = {}
         self._tallies: dict[str, Tally] = {}
         self._periods: dict[Span, Period] = {}
-        self._worst: tuple[str, Target | None, int | None, int] = ("", None, None, 0)
+        self._at_worst, self._in_truth = self.worst, self.charged  # one object each: budgets that ask are told once
 
     def provide(self, gate: Gate) -> None:
         self._gate = gate
@@ -138,7 +138,7 @@ class Budget(Policy):
         org = self._orgs.get(client.org, NO_RULES)
         tallies = list(self._tallies_of(client, key, org, wall_ns))
         needs = tuple(
-            Need(tally, self.worst, Refuse(OverBudget, _what(name, tally)), self.charged, policy=self.name)
+            Need(tally, self._at_worst, Refuse(OverBudget, _what(name, tally)), self._in_truth, policy=self.name)
             for name, tally in tallies
         )
         day = self._period("day", wall_ns)
@@ -189,18 +189,12 @@ class Budget(Policy):
         return period
 
     def worst(self, call: Call, target: Target) -> int:
-        """What the client may be charged: by the dearest target where all may still be tried, else by this one. All
-        budgets of a call ask this in turn, so the last answer is kept."""
-        asked, of, counted, amount = self._worst
-        if asked == call.id and of is target and counted == call.facts.input_tokens:
-            return amount
+        """What the client may be charged: by the dearest target where all may still be tried, else by this one."""
         cost = call.estimate(target).cost_pusd
         targets = call.targets
         if len(targets) > 1 and target is targets[0]:
             cost = max(cost, *[call.estimate(other).cost_pusd for other in targets[1:]])
-        amount = charge_of(cost, call.client.tier.discount_percent)
-        self._worst = (call.id, target, call.facts.input_tokens, amount)
-        return amount
+        return charge_of(cost, call.client.tier.discount_percent)
 
     def charged(self, call: Call, outcome: Outcome) -> int:
         """What the client is charged: the same figure as in the ledger's row of the call."""

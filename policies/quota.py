@@ -94,6 +94,7 @@ class Quota(Policy):
         ]
         self._weights = tuple(int(Decimal(self.weights.get(part, 1)) * 1000) for part in PARTS)
         self._plain = self._weights == (1000, 1000, 1000, 1000)
+        self._at_worst, self._in_truth = self.worst, self.used  # one object each: limits that ask the same are told once
         self._callers: dict[str, Caller] = {}
         self._limits: dict[str, Limit] = {}
 
@@ -150,7 +151,7 @@ class Quota(Policy):
             amount = _one_with(model) if model else 1
             return Rule(Need(limit, amount, lacking, even_if_cached=True, policy=self.name), family, model)
         if not model:
-            return Rule(Need(limit, self.worst, lacking, self.used, policy=self.name), family)
+            return Rule(Need(limit, self._at_worst, lacking, self._in_truth, policy=self.name), family)
         return Rule(
             Need(limit, self._worst_with(model), lacking, self._used_with(model), policy=self.name), family, model
         )

@@ -121,9 +121,7 @@ class MemoryStore(Store):
         taken: list[Any] = []
         try:
             for limit, amount in wants:
-                state = find(limit)
-                if state is None:
-                    state = self._state(limit, now)
+                state = find(limit) or self._state(limit, now)
                 if amount < 0:
                     raise ValueError(f"{limit.key}: an amount of {amount}")
                 took = state.take(amount, now)
