@@ -20,6 +20,22 @@ _SEEN = frozenset(("image_url", "input_image", "image"))
 _OF_TOOLS = frozenset(("tool_use", "tool_result", "function_call", "function_call_output"))
 _OF_REASONING = frozenset(("thinking", "redacted_thinking", "reasoning"))
 
+#: Members of a body that ask for an ability, if anything is in them.
+_ASKING = {
+    "tools": "tools",
+    "functions": "tools",
+    "reasoning": "reasoning",
+    "reasoning_effort": "reasoning",
+    "thinking": "reasoning",
+    "audio": "unknown",
+    "modalities": "unknown",
+    "context_management": "unknown",
+    "mcp_servers": "unknown",
+    "logit_bias": "unknown",
+}
+_SIGNS = frozenset({*_ASKING, "prompt", "text", "output_config", "response_format", "output_format"})
+_SPEAKERS = frozenset(("user", "assistant", "system", "developer"))
+
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
@@ -37,16 +53,12 @@ def wanted_of(body: dict[str, Any]) -> frozenset[str]:
     """Names of the abilities that a request's body asks for; "unknown" among them: of something that no model is
     known to have."""
     wanted: set[str] = set()
-    if body.get("tools") or body.get("functions"):
-        wanted.add("tools")
-    if any(body.get(name) for name in ("reasoning", "reasoning_effort", "thinking")):
-        wanted.add("reasoning")
-    if any(body.get(name) for name in ("audio", "modalities", "context_management", "mcp_servers", "logit_bias")):
-        wanted.add("unknown")
-    if isinstance(body.get("prompt"), dict):  # a stored one; that of completions is plain text
-        wanted.add("unknown")
-    if _is_json(body):
-        wanted.add("json_schema")
+    if not _SIGNS.isdisjoint(body):
+        wanted.update(ability for name, ability in _ASKING.items() if body.get(name))
+        if isinstance(body.get("prompt"), dict):  # a stored one; that of completions is plain text
+            wanted.add("unknown")
+        if _is_json(body):
+            wanted.add("json_schema")
     for part in _parts(body):
         if part in _SEEN:
             wanted.add("vision")
@@ -78,6 +90,8 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
         for item in items if isinstance(items, list) else ():
             if not isinstance(item, dict):
                 continue
+            if len(item) == 2 and type(item.get("content")) is str and item.get("role") in _SPEAKERS:
+                continue  # most are
             if item.get("role") is None or item.get("type") not in (None, "message"):
                 yield str(item.get("type"))
             if item.get("tool_calls") or item.get("role") in ("tool", "function"):

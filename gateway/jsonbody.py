@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import msgspec
@@ -31,6 +32,7 @@ NAMED_BYTES = 1_048_576
 WINDOW_BYTES = 65_536
 
 _SHORT_BYTES = 4_096
+_NESTED = frozenset({dict, list})
 #: Seventeen digits, with or without a point: the most that a float keeps is fifteen to seventeen.
 _LONG_RUN = b"0" * 17
 _DIGITS_ALIKE = bytes.maketrans(b"123456789.", b"0" * 10)
@@ -105,9 +107,10 @@ def _is_deep(raw: bytes, value: Any) -> bool:
         below: list[Any] = []
         add = below.append
         for container in level:
-            if type(container) is list and len(container) > 64 and is_flat(container):
-                continue  # an embedding's tokens, for example
-            for inner in container.values() if type(container) is dict else container:
+            values = container.values() if type(container) is dict else container
+            if is_flat(values):
+                continue
+            for inner in values:
                 if type(inner) is dict or type(inner) is list:
                     add(inner)
         if not below:
@@ -116,10 +119,9 @@ def _is_deep(raw: bytes, value: Any) -> bool:
     return True
 
 
-def is_flat(values: list[Any]) -> bool:
+def is_flat(values: Iterable[Any]) -> bool:
     """Whether no array or object is among the values."""
-    kinds = set(map(type, values))
-    return dict not in kinds and list not in kinds
+    return _NESTED.isdisjoint(map(type, values))
 
 
 def _may_repeat(raw: bytes, written: bytes) -> bool:

@@ -218,7 +218,8 @@ class Proxy:
         if call.reply is not None:
             await self._answer(call, call.reply, down)
             return
-        await self._gather(call, match, inbound, leaving)
+        if inbound.unread and match.route.dialect == "plain":
+            await self._gather(call, inbound, leaving)
         outgoing = self._outgoing(call, match, live, inbound, form)
         if call.seat is None:
             await self._forwarder.run(call, outgoing, down)
@@ -267,12 +268,10 @@ class Proxy:
         shown = content_type[:80].decode("latin-1")
         raise UnsupportedMedia(f"{call.path.decode()} takes content-type {takes}, not {shown}.")
 
-    async def _gather(self, call: Call, match: Match, inbound: Inbound, leaving: Leaving) -> None:
+    async def _gather(self, call: Call, inbound: Inbound, leaving: Leaving) -> None:
         """A worker's request is read as a whole where it can be sent shorter then."""
         accepts = call.targets[0].provider.accepts
-        if not accepts or match.route.dialect != "plain" or not inbound.unread:
-            return
-        if self._compression.gathers(accepts, call.raw_headers, inbound.length):
+        if accepts and self._compression.gathers(accepts, call.raw_headers, inbound.length):
             call.body = b"".join([chunk async for chunk in inbound.chunks()])
             leaving.watch()
 

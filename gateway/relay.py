@@ -123,7 +123,7 @@ class Relay:
         headers = self._decorate(call, attempt.headers)
         if len(body) >= self._compression.min_bytes and down.can_encode:
             headers, body = await self._compression.answer(call, status, headers, body)
-        if call.method != "HEAD" and status not in (204, 304):
+        if len(body) != response.content_length and call.method != "HEAD" and status not in (204, 304):
             headers = [header for header in headers if header[0] != b"content-length"]
             headers.append((b"content-length", b"%d" % len(body)))
         await down.whole(status, headers, body)

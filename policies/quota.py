@@ -94,7 +94,10 @@ class Quota(Policy):
         ]
         self._weights = tuple(int(Decimal(self.weights.get(part, 1)) * 1000) for part in PARTS)
         self._plain = self._weights == (1000, 1000, 1000, 1000)
-        self._at_worst, self._in_truth = self.worst, self.used  # one object each: limits that ask the same are told once
+        self._at_worst, self._in_truth = (
+            self.worst,
+            self.used,
+        )  # one object each: limits that ask the same are told once
         self._callers: dict[str, Caller] = {}
         self._limits: dict[str, Limit] = {}
 

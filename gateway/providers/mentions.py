@@ -33,6 +33,7 @@ _ID_KEYS = (
 _CONTENT_KEYS = ("file_data", "file_url", "image_url", "input_audio", "media_type", "url")
 
 _WATCHED = frozenset(_ID_KEYS + _CONTENT_KEYS)
+_NESTED = frozenset({dict, list})
 
 #: Members that no provider takes instructions from: the caller's own data, schemas, quotations of earlier answers.
 _OPAQUE = frozenset(
@@ -93,6 +94,8 @@ def mentions(body: dict[str, Any]) -> Mentions:
             if type(container) is dict:
                 if not _WATCHED.isdisjoint(container):
                     found.note(container)
+                if _NESTED.isdisjoint(map(type, container.values())):
+                    continue
                 for key, value in container.items():
                     if (type(value) is dict or type(value) is list) and not _is_opaque(key, container):
                         below.append(value)

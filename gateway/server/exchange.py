@@ -132,7 +132,8 @@ class Exchange:
             if more and self._connection.outflow.paused:
                 await self._connection.outflow.drained()
         elif kind == "http.response.start":
-            self.begin(message["status"], message.get("headers", ()))
+            headers = message.get("headers", ())
+            self.begin(message["status"], headers if isinstance(headers, list | tuple) else list(headers))
         else:
             raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
 
@@ -176,25 +177,25 @@ class Exchange:
         """The head's bytes; decides how the body is framed."""
         connection, request = self._connection, self.head
         responses = connection.responses
-        parts, length, closes = responses.compose(self.status, self.headers, connection.server_state.default_headers)
+        lines, length, closes = responses.compose(self.status, self.headers, connection.server_state.default_headers)
         if request.method == "HEAD" or self.status in BODILESS:
             self._bodiless = True
         elif length != UNKNOWN_LENGTH:
             self._left = length
         elif not more:
-            parts += (b"content-length", b": ", b"%d" % len(body), b"\r\n")
+            lines.append(b"content-length: %d" % len(body))
         elif request.minor:
             self._chunked = True
-            parts += (b"transfer-encoding", b": ", b"chunked", b"\r\n")
+            lines.append(b"transfer-encoding: chunked")
         else:
             closes = True
         if closes or not (self.arrived or connection.can_drain(self)):
             self.keep_alive = False
         if not self.keep_alive:
-            parts += (b"connection", b": ", b"close", b"\r\n")
+            lines.append(b"connection: close")
         elif not request.minor:
-            parts += (b"connection", b": ", b"keep-alive", b"\r\n")
-        return responses.seal(parts)
+            lines.append(b"connection: keep-alive")
+        return responses.seal(lines)
 
     # For the connection ---------------------------------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ A Connection header may name more headers as hop-by-hop. They are dropped, excep
 could take away what a rule was decided by, or what the next server relies on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gateway.server.head import connection_options
 
@@ -56,11 +57,17 @@ DROP, KEEP, NOTE = range(3)  # verdicts
 USUAL_OPTIONS = (b"keep-alive", b"close")
 KINDS = ("openai", "anthropic", "http")
 
+Picker = Callable[[Sequence[Header]], list[Header]]
+_NAME = itemgetter(0)
+_MOST_NAMES = 64  # of a head that is remembered
+
 
 class Rules:
-    """Verdicts by header name in lower case; a new name is decided once and remembered, up to a bound."""
+    """Verdicts by header name in lower case; a new name is decided once and remembered, up to a bound. So is what they
+    come to for all names of one head: most heads are like others."""
 
     remembered_names = 512
+    remembered_sets = 512
 
     def __init__(self, kind: str) -> None:
         if kind not in KINDS:
@@ -69,6 +76,7 @@ class Rules:
         self._kept: set[bytes] = set()
         self._settled: set[bytes] = set()  # KEEP and DROP
         self._notable: set[bytes] = set()
+        self._sets: dict[tuple[bytes, ...], tuple[Picker, Picker]] = {}
 
     def decide(self, name: bytes) -> int:
         """The verdict on a name."""
@@ -76,6 +84,18 @@ class Rules:
 
     def split(self, raw: Sequence[Header]) -> tuple[list[Header], list[Header]]:
         """(headers to keep, headers to look at again)."""
+        names = tuple(map(_NAME, raw))
+        known = self._sets.get(names)
+        if known is not None:
+            return known[0](raw), known[1](raw)
+        kept, noted = self._split(raw)
+        if len(self._sets) < self.remembered_sets and len(names) <= _MOST_NAMES:
+            places = {header: place for place, header in enumerate(names)}
+            if len(places) == len(names):  # a repeated one is looked for each time
+                self._sets[names] = _picker([places[name] for name, _ in kept]), _picker([places[n] for n, _ in noted])
+        return kept, noted
+
+    def _split(self, raw: Sequence[Header]) -> tuple[list[Header], list[Header]]:
         settled, notable = self._settled, self._notable
         noted = [header for header in raw if header[0] not in settled]
         new = [name for name, _ in noted if name not in notable]
@@ -95,6 +115,16 @@ class Rules:
             (self._notable if verdict == NOTE else self._settled).add(name)
             if verdict == KEEP:
                 self._kept.add(name)
+
+
+def _picker(places: list[int]) -> Picker:
+    """Gives a new list of what stands at these places."""
+    if not places:
+        return lambda raw: []
+    if len(places) == 1:
+        return lambda raw: [raw[places[0]]]
+    pick = itemgetter(*places)
+    return lambda raw: list(pick(raw))
 
 
 class RequestRules(Rules):
