@@ -158,6 +158,7 @@ class Pipeline:
         for step in steps:
             concerns = step.concerns
             if concerns is not None and not concerns(call):
+                step.calls += 1
                 continue
             call.applying = step.name
             try:

@@ -81,9 +81,10 @@ class Downgrade(Policy):
             "tidegate_downgrades_total", "Calls given to a cheaper model.", ("model", "to", "trigger")
         )
 
+    def concerns(self, call: Call) -> bool:
+        return bool(self.chains and call.route.name in ROUTES and call.method == "POST" and call.targets)
+
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
-        if not self.chains or call.route.name not in ROUTES or call.method != "POST" or not call.targets:
-            return
         original = call.targets[0]
         named = call.facts.model or ""
         asked = named if named in self.chains else original.model
