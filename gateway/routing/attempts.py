@@ -14,6 +14,7 @@ from gateway.upstream.base import Headers
 if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.routing.routing import Routing
+    from gateway.routing.rules import RetryRules
     from gateway.targets import Target
 
 #: For how long an answer may put a target aside.
@@ -205,34 +206,31 @@ class Attempts:
         return None
 
     def _again(self, now_ns: int) -> Choice | None:
-        """One that failed, after a pause: the one that may be asked soonest."""
-        best: Failed | None = None
-        for failed in self._failed:
-            standing = failed.choice.standing
+        """One that failed, after a pause: the one that may be asked soonest, of those whose budget allows it."""
+        for failed in sorted(self._failed, key=lambda one: one.wait_s or 0.0):
+            standing, retry = failed.choice.standing, failed.choice.standing.place.retry
             if failed.fault.same == "no" or failed.should_retry is False or failed.choice.target in self._refused:
                 continue
             if standing.breaker.state == "open" or standing.place.breaker.state == "open":
                 continue  # also where it is the only one: a storm is not fed
-            if (failed.wait_s or 0.0) > standing.place.retry.longest_retry_after_s:
+            if (failed.wait_s or 0.0) > retry.longest_retry_after_s:
                 continue
-            if best is None or (failed.wait_s or 0.0) < (best.wait_s or 0.0):
-                best = failed
-        if best is None:
-            return None
-        rules, draw = best.choice.standing.place.retry, self._routing.draw
-        pause_s = backoff(self._repeats, rules.backoff_s, rules.longest_backoff_s, draw)
-        if best.wait_s is not None:
-            pause_s = max(pause_s, best.wait_s * (1.0 + draw() / 10))
-        deadline_ns = self._call.deadline_ns
-        if deadline_ns is not None and now_ns + pause_s * 1e9 >= deadline_ns:
-            return None
-        budget = best.choice.standing.place.repeats
-        if not budget.take():
-            return None
-        self._repeats += 1
-        choice = self._chosen(best.choice.target, best.choice.standing, now_ns)
-        choice.pause_s, choice.is_paid = pause_s, True
-        return choice
+            pause_s = self._pause_s(failed, retry)
+            if self._call.deadline_ns is not None and now_ns + pause_s * 1e9 >= self._call.deadline_ns:
+                continue
+            if not standing.place.repeats.take():
+                continue
+            self._repeats += 1
+            choice = self._chosen(failed.choice.target, standing, now_ns)
+            choice.pause_s, choice.is_paid = pause_s, True
+            return choice
+        return None
+
+    def _pause_s(self, failed: Failed, retry: RetryRules) -> float:
+        """As its provider asks, but no less than the back-off."""
+        draw = self._routing.draw
+        pause_s = backoff(self._repeats, retry.backoff_s, retry.longest_backoff_s, draw)
+        return pause_s if failed.wait_s is None else max(pause_s, failed.wait_s * (1.0 + draw() / 10))
 
     def _chosen(self, target: Target, standing: Standing, now_ns: int) -> Choice:
         keyring = self._routing.keyring(target.provider)

@@ -58,6 +58,21 @@ async def test_the_breaker_is_the_providers_own_and_so_it_stays_over_a_reload(st
     assert place.standings["demo-small"].breaker.rules.min_calls == 100000  # of all: what it does not say itself
 
 
+async def test_an_empty_budget_of_one_target_leaves_the_others_retries(stand: Any) -> None:
+    config = """
+[providers.f0]
+kind = "openai"
+base_url = "{f0}/v1"
+retry = { budget_percent = 0, budget_reserve = 0 }
+"""
+    one = await stand(config, providers=2)
+    for fake in one.fakes:
+        fake.set_plan([{"nth": 1, "fake": "status=500"}])
+    answer = await one.chat()
+    assert (answer.status_code, answer.headers["x-tidegate-attempts"]) == (200, "3")
+    assert answer.headers["x-tidegate-provider"] == "f1"
+
+
 @pytest.mark.parametrize("line", ["retry = { preamble_s = 1 }", "breaker = { max_ejected_percent = 10 }"])
 def test_what_concerns_a_whole_call_or_model_is_not_a_providers(tmp_path: Any, line: str) -> None:
     path = tmp_path / "gateway.toml"
