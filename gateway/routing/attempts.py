@@ -207,7 +207,8 @@ class Attempts:
 
     def _again(self, now_ns: int) -> Choice | None:
         """One that failed, after a pause: the one that may be asked soonest, of those whose budget allows it."""
-        for failed in sorted(self._failed, key=lambda one: one.wait_s or 0.0):
+        latest = {(id(one.choice.target), id(one.choice.credential)): one for one in self._failed}
+        for failed in sorted(latest.values(), key=lambda one: one.wait_s or 0.0):
             standing, retry = failed.choice.standing, failed.choice.standing.place.retry
             if failed.fault.same == "no" or failed.should_retry is False or failed.choice.target in self._refused:
                 continue

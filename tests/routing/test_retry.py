@@ -78,6 +78,18 @@ async def test_at_once_is_no_leave_to_hammer(stand: Any, says: str) -> None:
     assert 0.05 < loop.time() - began < 4.5
 
 
+async def test_the_providers_last_word_counts(stand: Any) -> None:
+    one = await stand(QUICK)
+    plan(
+        one,
+        {"nth": 1, "fake": "status=429; retry-after-ms=20"},
+        {"fake": "status=429; retry-after=60"},
+    )
+    answer = await one.chat()
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert answer.headers["x-tidegate-attempts"] == "2"
+
+
 async def test_a_pause_is_not_taken_for_the_targets_latency(stand: Any) -> None:
     one = await stand(QUICK)
     plan(one, {"nth": 1, "fake": "status=429; retry-after=1"})
