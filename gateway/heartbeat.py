@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 
@@ -14,14 +14,17 @@ from gateway.ratelimit import span
 
 if TYPE_CHECKING:
     from gateway.call import Call
-    from gateway.scheduler import Option, Scheduler
+    from gateway.scheduler import Scheduler
 
+Result = TypeVar("Result")
 Beat = Callable[[bytes], Awaitable[None]]
 
 
-async def beating(waiting: Awaitable[Option], call: Call, beat: Beat, scheduler: Scheduler, every_s: float) -> Option:
-    """Waits, and has `beat` called meanwhile."""
-    beats = asyncio.ensure_future(_beats(call, beat, scheduler, every_s))
+async def beating(
+    waiting: Awaitable[Result], call: Call, beat: Beat, scheduler: Scheduler, every_s: float, leader: str = ""
+) -> Result:
+    """Waits, and has `beat` called meanwhile. `leader`: the id of the call that stands in the queue for this one."""
+    beats = asyncio.ensure_future(_beats(call, beat, scheduler, every_s, leader or call.id))
     try:
         return await waiting
     finally:
@@ -31,12 +34,13 @@ async def beating(waiting: Awaitable[Option], call: Call, beat: Beat, scheduler:
             beats.exception()  # the client left or takes nothing: the call learns that by itself
 
 
-async def _beats(call: Call, beat: Beat, scheduler: Scheduler, every_s: float) -> None:
+async def _beats(call: Call, beat: Beat, scheduler: Scheduler, every_s: float, waits: str) -> None:
     while True:
         await asyncio.sleep(every_s)
-        view = scheduler.position(call.id)
-        if view is not None and call.queued is not None:
-            call.queued.waited_ns = view.waited_ms * 1_000_000  # so far: the first beat sends the headers
+        view = scheduler.position(waits)
+        if view is not None:
+            if call.queued is not None:
+                call.queued.waited_ns = view.waited_ms * 1_000_000  # so far: the first beat sends the headers
             await beat(f": queued, {view.position} ahead, about {span(view.estimate_ms / 1000)} left\n\n".encode())
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from gateway.answers import Answer, Flight
 from gateway.call import Call, Outcome, Reply
 from gateway.errors import Header
+from gateway.heartbeat import beating
 from gateway.interest import Interest
 from gateway.policy import Gate, Policy
 from gateway.prices import usd
@@ -154,8 +155,11 @@ class Cache(Policy):
         if placement is not None:
             flight.loans.lend(placement)
             scheduler.reconsider(flight.call)
+        waiting = self._answers.wait(call, flight)
+        if call.beat is not None and placement is not None and placement.heartbeat_s:
+            waiting = beating(waiting, call, call.beat, scheduler, placement.heartbeat_s, flight.call)
         try:
-            return await self._answers.wait(call, flight)
+            return await waiting
         finally:
             call.borne_pusd = flight.share_pusd
             if placement is not None:

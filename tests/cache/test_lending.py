@@ -72,6 +72,23 @@ async def test_the_leader_counts_as_the_highest_of_its_group(narrow: Any, follow
     assert (ended["leader"] < ended["other"]) is follows
 
 
+async def test_a_stream_that_follows_has_signs_of_life_while_its_leader_stands_in_the_queue(
+    open_site: Any, demo_process: Any
+) -> None:
+    beats = "heartbeat = true\nheartbeat_s = 0.2\n"  # the table of the queue goes on here
+    site = open_site(beats + NARROW.replace("{origin}", demo_process.origin))
+    holder = asyncio.ensure_future(site.ask(site.chat(model="narrow"), x_fake="latency-ms=2000"))
+    await asyncio.sleep(0.2)
+    body = site.chat(model="narrow", stream=True)
+    both = [asyncio.ensure_future(site.ask(body)) for _ in range(2)]
+    leader, follower = await asyncio.gather(*both)
+    for answer in (leader, follower):
+        lines = answer.text.splitlines()
+        assert lines[0].startswith(": queued, 0 ahead"), lines[:2]
+        assert lines[-2] == "data: [DONE]"
+    assert (await holder).status_code == 200
+
+
 def test_alike_places_are_counted_and_given_back() -> None:
     loans, high, low = Loans(), Placement("high", 20, 1.0), Placement("low", 20, 1.0)
     for placement in (high, high, low):

@@ -17,7 +17,7 @@ ALLOWED_TO_POLICIES = {
     "gateway.scheduler", "gateway.call", "gateway.errors", "gateway.events", "gateway.prices", "gateway.state.store",
     "gateway.clients", "gateway.scopes", "gateway.usage", "gateway.targets", "gateway.directory", "gateway.rates",
     "gateway.periods", "gateway.ratelimit", "gateway.clock", "gateway.metrics", "gateway.routes", "gateway.wishes",
-    "gateway.interest", "gateway.answers",
+    "gateway.interest", "gateway.answers", "gateway.heartbeat",
     "gateway.reshape", "gateway.recording", "gateway.results", "gateway.abilities", "gateway.peaks",
     "gateway.records.rows", "gateway.batches", "gateway.merging", "gateway.stated",
     "gateway.question", "gateway.likeness", "gateway.embedding", "gateway.alike",
