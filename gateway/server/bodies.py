@@ -9,6 +9,9 @@ from gateway.server.refusal import BodyRefused
 
 IDENTITY = frozenset((b"", b"identity"))
 ENCODINGS = "gzip, deflate, zstd"
+# Each gzip member or zstd frame costs a decoder, whatever is in it: many empty ones would keep a core busy for hours.
+SMALL = 512  # decoded bytes
+MOST_SMALL = 1_024  # members or frames before their average size matters
 LARGEST_WINDOW = 8 * 1024 * 1024  # memory that a zstd frame may ask for (RFC 9659 allows 8 MB for HTTP)
 
 
@@ -59,6 +62,20 @@ def _damaged(what: str) -> BodyRefused:
     return BodyRefused(400, "bad_content_encoding", f"The request body is not valid {what}. Send it again.")
 
 
+class _Members:
+    """How many members or frames a body has, and whether they are worth it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, given: int) -> None:
+        """One more begins, `given` decoded bytes into the body."""
+        self._count += 1
+        if self._count > MOST_SMALL and given < self._count * SMALL:
+            what = f"of {self._count} members or frames with less than {SMALL} bytes on average"
+            raise BodyRefused(400, "bad_content_encoding", f"The request body is made {what}. Send it as one.")
+
+
 class _Identity:
     def __init__(self, limit: int) -> None:
         self._limit = self._left = limit
@@ -74,32 +91,43 @@ class _Identity:
 
 
 class _Zlib:
-    """gzip (also of several members) and deflate (zlib's format; the raw one, which some clients send, too)."""
+    """gzip (also of several members) and deflate (zlib's format; the raw one, which some clients send, too).
+
+    It is fed in slices, since zlib copies what is behind a member's end.
+    """
+
+    slice_bytes = 16_384
 
     def __init__(self, limit: int, wbits: int) -> None:
         self._limit = self._left = limit
         self._wbits = wbits
         self._zlib = zlib.decompressobj(wbits)
         self._begun = False
+        self._members = _Members()
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._begun and chunk:
             self._begin(chunk)
+        size = self.slice_bytes
+        return b"".join([self._feed(chunk[start : start + size]) for start in range(0, len(chunk), size)])
+
+    def _feed(self, rest: bytes) -> bytes:
         out = []
-        while chunk:
+        while rest:
             if self._zlib.eof:
                 if self._wbits < 16:
                     raise _damaged("deflate: there are bytes behind its end")
+                self._members.add(self._limit - self._left)
                 self._zlib = zlib.decompressobj(self._wbits)
             try:
-                piece = self._zlib.decompress(chunk, self._left + 1)
+                piece = self._zlib.decompress(rest, self._left + 1)
             except zlib.error:
                 raise _damaged("gzip" if self._wbits > 16 else "deflate") from None
             self._left -= len(piece)
             if self._left < 0:
                 raise body_too_large(self._limit)
             out.append(piece)
-            chunk = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            rest = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
         return b"".join(out)
 
     def _begin(self, chunk: bytes) -> None:
@@ -127,6 +155,7 @@ class _Zstd:
         self._error = zstandard.ZstdError
         self._new = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj
         self._zstd = self._new()
+        self._members = _Members()
 
     def feed(self, chunk: bytes) -> bytes:
         out = []
@@ -134,6 +163,7 @@ class _Zstd:
             rest = chunk[start : start + self.slice_bytes]
             while rest:
                 if self._zstd.eof:
+                    self._members.add(self._limit - self._left)
                     self._zstd = self._new()
                 try:
                     piece = self._zstd.decompress(rest)

@@ -1,6 +1,7 @@
 """Encoded request bodies."""
 
 import gzip
+import time
 import zlib
 from collections.abc import Callable
 
@@ -72,6 +73,25 @@ def test_members_and_frames_follow_each_other(encode: Callable[[bytes], bytes]) 
     assert decode(encoding, [encode(b"a") + encode(b"b")], 10) == b"ab"
     with pytest.raises(BodyRefused):
         decode(encoding, [encode(b"a") + b"trash"], 10)
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress])
+def test_thousands_of_empty_members_are_refused_at_once(encode: Callable[[bytes], bytes]) -> None:
+    """Each costs a new decoder, and a copy of what is behind it: a quarter of a million in one piece took hours."""
+    encoding = b"gzip" if encode is gzip.compress else b"zstd"
+    body = encode(b"") * 250_000
+    began = time.process_time()
+    with pytest.raises(BodyRefused) as caught:
+        decode(encoding, [body], MIB)
+    assert caught.value.status == 400
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress])
+def test_members_that_carry_something_may_be_many(encode: Callable[[bytes], bytes]) -> None:
+    """As bgzip and pigz write them: a member for each block."""
+    encoding = b"gzip" if encode is gzip.compress else b"zstd"
+    assert decode(encoding, [encode(bytes(1_024)) * 8_000], 8 * MIB) == bytes(1_024 * 8_000)
 
 
 def test_bytes_behind_deflate_are_refused() -> None:
