@@ -27,12 +27,26 @@ HOP_BY_HOP = _names(
     "te trailer transfer-encoding upgrade http2-settings expect"
 )
 CREDENTIALS = _names("authorization x-api-key api-key x-goog-api-key x-auth-token cookie cookie2")
-IDENTITY = _names("x-client-id x-user-id x-worker-id x-org-id x-real-ip x-client-ip true-client-ip")
-OVERRIDES = _names("x-original-url x-rewrite-url x-http-method x-http-method-override x-method-override")
+# Who calls, and from where, as proxies, single sign-on and TLS terminators in common use say it.
+IDENTITY = _names(
+    "x-client-id x-user-id x-worker-id x-org-id x-real-ip x-client-ip true-client-ip x-cluster-client-ip "
+    "cf-connecting-ip cf-connecting-ipv6 fastly-client-ip fly-client-ip x-appengine-user-ip x-azure-clientip "
+    "x-azure-socketip x-envoy-external-address x-envoy-internal x-originating-ip x-forwarded x-original-forwarded-for "
+    "x-original-host x-host remote-user remote-groups remote-name remote-email client-cert client-cert-chain "
+    "x-arr-clientcert x-client-cert x-client-dn x-client-verify"
+)
+IDENTITY_PREFIXES = (
+    *(b"x-forwarded-", b"x-remote-", b"x-auth-request-", b"x-authenticated-", b"x-webauth-", b"x-authentik-"),
+    *(b"x-amzn-oidc-", b"x-goog-authenticated-user-", b"x-ms-client-principal", b"cf-access-", b"tailscale-user-"),
+    *(b"x-consumer-", b"x-credential-", b"x-ssl-", b"ssl-client-"),
+)
+# Also `Proxy`, which CGI programs find as HTTP_PROXY (httpoxy.org).
+OVERRIDES = _names("x-original-url x-rewrite-url x-http-method x-http-method-override x-method-override proxy")
 WRITTEN_ANEW = _names("connection host x-forwarded-for x-forwarded-proto x-forwarded-host")
 REQUEST_IDS = _names("x-request-id request-id")
 OPERATOR = _names("openai-organization openai-project anthropic-organization-id")  # whose account pays
-STEERING = _names("alt-svc x-sendfile x-accel-redirect x-accel-buffering x-accel-limit-rate")  # a proxy before us
+STEERING = _names("alt-svc x-sendfile x-sendfile2 x-reproxy-url x-reproxy-file")  # a proxy before us
+STEERING_PREFIXES = (b"x-accel-", b"x-lighttpd-", b"x-litespeed-")
 
 PROTECTED = (
     CREDENTIALS
@@ -42,7 +56,10 @@ PROTECTED = (
     | _names("idempotency-key retry-after set-cookie cache-control vary etag expires www-authenticate location")
     | _names("strict-transport-security content-security-policy x-content-type-options x-frame-options")
 )
-PROTECTED_PREFIXES = (b"x-tidegate-", b"x-forwarded-", b"openai-", b"anthropic-", b"x-ratelimit-", b"access-control-")
+PROTECTED_PREFIXES = (
+    *IDENTITY_PREFIXES,
+    *(b"x-tidegate-", b"openai-", b"anthropic-", b"x-ratelimit-", b"access-control-"),
+)
 
 AI_REQUEST = _names("content-type accept accept-language user-agent idempotency-key traceparent tracestate")
 AI_REQUEST_PREFIXES = {"openai": (b"openai-", b"x-stainless-"), "anthropic": (b"anthropic-", b"x-stainless-")}
@@ -139,7 +156,7 @@ class RequestRules(Rules):
         if self.kind != "http":
             known = name in AI_REQUEST or name.startswith(AI_REQUEST_PREFIXES[self.kind])
             return KEEP if known and name not in OPERATOR else DROP
-        if name in IDENTITY or name.startswith(b"x-forwarded-") or name == b"host":
+        if name in IDENTITY or name.startswith(IDENTITY_PREFIXES) or name == b"host":
             return NOTE
         if name in (b"content-length", b"forwarded") or name in REQUEST_IDS or name.startswith(b"x-tidegate-"):
             return DROP
@@ -154,6 +171,8 @@ class ResponseRules(Rules):
         if name == b"connection" or name in REQUEST_IDS:
             return NOTE
         if name in HOP_BY_HOP or name in STEERING or name in OPERATOR or name.startswith(OURS_DOWN):
+            return DROP
+        if name.startswith(STEERING_PREFIXES):
             return DROP
         if self.kind == "http" or name in AI_RESPONSE or name.startswith(AI_RESPONSE_PREFIXES):
             return KEEP
@@ -217,4 +236,5 @@ def _forwarded(noted: list[Header], origin: Origin) -> list[Header]:
         chain, proto = b", ".join([*hops, origin.address]), given.get(b"x-forwarded-proto", origin.scheme)
         host = given.get(b"x-forwarded-host", host)
         extra = [header for header in noted if header[0] not in WRITTEN_ANEW]
-    return [*extra, (b"x-forwarded-for", chain), (b"x-forwarded-proto", proto), (b"x-forwarded-host", host)]
+    told = [*extra, (b"x-forwarded-for", chain), (b"x-forwarded-proto", proto)]
+    return [*told, (b"x-forwarded-host", host)] if host else told  # HTTP/1.0 needs no Host
