@@ -132,6 +132,8 @@ class Relay:
         self, call: Call, attempt: Attempt, response: UpstreamResponse, down: Downstream, first: bytes
     ) -> None:
         """Chunk by chunk as it comes."""
+        if not (first or attempt.is_stream):
+            first = await response.read()  # what breaks before that has another attempt, or an error for its answer
         if response.status < 400 and (
             not attempt.is_stream or attempt.is_encoded or attempt.target.provider.kind.name == "http"
         ):

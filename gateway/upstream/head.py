@@ -111,6 +111,8 @@ def read_head(status: int, headers: Headers) -> tuple[Headers, int | None, bool]
     `headers` have lower-case names. The parser refuses most bad framing by itself; what it lets pass is judged here:
     a transfer coding other than chunked (it would take the body for what follows until the end), and repetitions.
     """
+    if status > 599:
+        raise HeadError(f"status {status} is none that HTTP has")
     kept: Headers = []
     length: int | None = None
     coding: bytes | None = None

@@ -28,6 +28,7 @@ BAD = {
     "chunk longer than its size": CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n",
     "switching protocols": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nabc",
     "switching, bare": b"HTTP/1.1 101 Switching\r\n\r\nabc",
+    "status over 599": b"HTTP/1.1 600 Odd\r\ncontent-length: 3\r\n\r\nabc",
     "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "status no number": b"HTTP/1.1 2x0 OK\r\n\r\n",
     "space before colon": OK + b"content-length : 3\r\n\r\nabc",
