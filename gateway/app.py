@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -274,11 +275,12 @@ class Gateway:
     def adviser(self) -> Adviser:
         """What could be saved."""
         from gateway.advice.adviser import Adviser
+        from gateway.records.ledger import READ_PATIENCE_S
 
         records = self.records
         return Adviser(
             records.queries,
-            records.ledger.flush,
+            partial(records.ledger.flush, READ_PATIENCE_S),
             self.directory,
             lambda: self._live.pipeline.policies,
             self.resolve,

@@ -140,7 +140,10 @@ def _print_call(found: dict[str, Any], as_json: bool, as_csv: bool) -> None:
         from gateway.cli.tables import record
 
         call = found["call"]
-        record(f"Call {call['id']}", call)
+        if call is None:
+            typer.echo("The gateway ended before this call did: its attempts are all there is.")
+        else:
+            record(f"Call {call['id']}", call)
         for attempt in found["attempts"]:
             record(f"Attempt {attempt['n']}", attempt)
         if not found["attempts"]:
@@ -173,15 +176,14 @@ def _moment(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     unit = _AGO.get(text[-1:])
-    if unit is not None and text[:-1].isdigit():
-        moment = datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
-    else:
-        try:
+    try:
+        if unit is not None and text[:-1].isdigit():
+            moment = datetime.now(UTC) - timedelta(**{unit: int(text[:-1])})
+        else:
             moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise typer.BadParameter(
-                f"{text!r} is no time; 2026-11-24, 2026-11-24T10:00Z or 7d are", param_hint=option
-            ) from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * _NS
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no time; 2026-11-24, 2026-11-24T10:00Z or 7d are", param_hint=option
+        ) from None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max(0, int(moment.timestamp())) * _NS

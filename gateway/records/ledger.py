@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,8 @@ _RESERVE = 4096  # bytes in the journal that each intent sets aside for its sett
 _SHORT = _RESERVE - FRAME_HEAD  # payloads up to this always fit
 _LONGEST_TEXT = 96  # bytes of a text, where a row must fit into what was set aside
 _MOST_LATE = 10_000
+#: How long who reads waits for the newest calls, in seconds, while the database takes no writes.
+READ_PATIENCE_S = 10.0
 _LARGEST = 2**63 - 1
 
 
@@ -103,24 +106,24 @@ class Ledger:
         """Reasons why the ledger is not well; empty when it is."""
         reasons = self._writer.health()
         if self._journal.shut or self._journal.room - self._journal.reserved < 2 * _RESERVE:
-            reasons.append("ledger: the journal is full, calls are refused")
+            reasons.append("the journal is full, calls are refused")
         if self._journal.late:
-            reasons.append(f"ledger: {self._journal.late} calls without an attempt wait in memory")
+            reasons.append(f"{self._journal.late} calls without an attempt wait in memory")
         if self.dropped:
-            reasons.append(f"ledger: {self.dropped} calls without an attempt were not recorded")
+            reasons.append(f"{self.dropped} calls without an attempt were not recorded")
         return reasons
 
     async def erase(self, org: str) -> int:
         """Deletes all rows and sums of an org; returns how many calls and attempts went. Use `Records.erase`."""
         return await self._writer.run(lambda connection: self._posting.erase(connection, org))
 
-    async def flush(self) -> None:
+    async def flush(self, patience_s: float = math.inf) -> None:
         """Returns when all that was journalled before is committed to the database; what waits in memory too, as far
-        as open intents leave room for it."""
+        as open intents leave room for it. Raises RecordsError when the database takes no writes for so long."""
         while True:
             self._journal.catch_up()
             late = self._journal.late
-            await self._writer.flush()
+            await self._writer.flush(patience_s)
             if late == 0 or self._journal.late >= late:
                 return
 

@@ -12,6 +12,7 @@ from gateway.clients import BudgetRules, Client, Key, QuotaRules, Scope
 from gateway.prices import usd
 from gateway.records.database import RecordsError
 from gateway.records.keys import ClientInfo, KeyInfo
+from gateway.records.ledger import READ_PATIENCE_S
 from gateway.records.people import Changes
 from gateway.records.queries import UsageRow
 from gateway.records.rows import AttemptRow, CallRow
@@ -90,20 +91,20 @@ def of(records: Records) -> dict[str, Verb]:
         until_wall_ns: int | None = None,
         filters: dict[str, str] | None = None,
     ) -> Any:
-        await records.ledger.flush()
+        await records.ledger.flush(READ_PATIENCE_S)
         return [_usage(row) for row in await queries.usage(by, since_wall_ns, until_wall_ns, filters)]
 
     async def calls(cursor: str = "", limit: int = 100, filters: dict[str, str] | None = None) -> Any:
-        await records.ledger.flush()
+        await records.ledger.flush(READ_PATIENCE_S)
         page = await queries.calls(cursor, limit, filters)
         return {"rows": [plain(row) for row in page.rows], "cursor": page.cursor}
 
     async def call(id: str) -> Any:
-        await records.ledger.flush()
-        found = await queries.call(id)
-        if found is None:
+        await records.ledger.flush(READ_PATIENCE_S)
+        found, attempts = await queries.call(id), await queries.attempts(id)
+        if found is None and not attempts:
             raise RecordsError(f"there is no call {id!r}; `tidegate usage --calls` shows the newest")
-        return {"call": plain(found), "attempts": [plain(row) for row in await queries.attempts(id)]}
+        return {"call": None if found is None else plain(found), "attempts": [plain(row) for row in attempts]}
 
     return {
         "clients.create": create_client,

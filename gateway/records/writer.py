@@ -40,12 +40,16 @@ class _Job:
     full: bool
     after_seq: int
     expires: float
+    given_up: str  # what to say then, before the reason
 
     def answer(self, result: Any = None, error: BaseException | None = None) -> None:
         try:
             self.future.set_result(result) if error is None else self.future.set_exception(error)
         except InvalidStateError:
             pass  # whoever asked has left
+
+    def give_up(self, reason: str) -> None:
+        self.answer(error=RecordsError(f"{self.given_up}: {reason}"))
 
 
 class _GaveUpError(Exception):
@@ -97,17 +101,26 @@ class Writer:
         if usual_s:
             sys.setswitchinterval(usual_s)
 
-    async def run(self, job: Callable[[Connection], T], *, full: bool = True, patience_s: float = _JOB_PATIENCE_S) -> T:
+    async def run(
+        self,
+        job: Callable[[Connection], T],
+        *,
+        full: bool = True,
+        patience_s: float = _JOB_PATIENCE_S,
+        given_up: str = "nothing was changed",
+    ) -> T:
         """Runs a job in a transaction of its own, after all that was journalled before. `full` waits for the disk.
-        Raises what the job raises, and RecordsError when the database takes no writes for `patience_s` seconds."""
+        Raises what the job raises, and RecordsError when the database takes no writes for `patience_s` seconds: then
+        it is never run."""
         future: Future[T] = Future()
-        self._jobs.append(_Job(job, future, full, self._journal.last_seq, time.monotonic() + patience_s))
+        self._jobs.append(_Job(job, future, full, self._journal.last_seq, time.monotonic() + patience_s, given_up))
         self.wake()
         return await asyncio.wrap_future(future)
 
-    async def flush(self) -> None:
-        """Returns when all that was journalled before is in the database."""
-        await self.run(_nothing, full=False, patience_s=_NEVER)
+    async def flush(self, patience_s: float = _NEVER) -> None:
+        """Returns when all that was journalled before is in the database. Raises RecordsError as `run` does."""
+        given_up = "the newest calls are not in the database"
+        await self.run(_nothing, full=False, patience_s=patience_s, given_up=given_up)
 
     async def aclose(self, patience_s: float) -> None:
         """Writes what is left and ends; gives up on a stuck database after `patience_s`, the journal keeps the rest."""
@@ -119,9 +132,9 @@ class Writer:
         """Reasons why writing is not well."""
         reasons = []
         if self._trouble:
-            reasons.append(f"ledger: {self._trouble}, for {time.monotonic() - self._trouble_since:.0f} s")
+            reasons.append(f"{self._trouble}, for {time.monotonic() - self._trouble_since:.0f} s")
         if self._rejected:
-            reasons.append(f"ledger: {self._rejected} rows could not be stored and stand in {self._rejects}")
+            reasons.append(f"{self._rejected} rows could not be stored and stand in {self._rejects}")
         return reasons
 
     # -- the thread
@@ -142,7 +155,7 @@ class Writer:
         finally:
             self._caught_up()
             for job in self._jobs:
-                job.answer(error=RecordsError(f"nothing was changed: {self._trouble}"))
+                job.give_up(self._trouble)
 
     def _wait(self) -> None:
         self._woken.clear()
@@ -189,21 +202,22 @@ class Writer:
 
     def _do(self, job: _Job) -> None:
         pause_s = _FIRST_PAUSE_S
-        while True:
+        while not job.future.done():  # whoever was told that nothing was changed must find it so
             try:
                 with self._database.transaction(full=job.full) as connection:
                     result = job.run(connection)
             except DatabaseError as error:
                 if isinstance(error, ROW_FAULTS):
-                    return job.answer(error=error)
+                    job.answer(error=error)
+                    return
                 self._fail(reason_of(error), error, pause_s)
             except Exception as error:
-                return job.answer(error=error)
+                job.answer(error=error)
+                return
             else:
                 self._well()
-                return job.answer(result)
-            if job.future.done():
-                return None  # it expired
+                job.answer(result)
+                return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _fail(self, reason: str, error: BaseException, pause_s: float) -> None:
@@ -218,7 +232,7 @@ class Writer:
             self.on_trouble(reason)
         for job in list(self._jobs):
             if job.expires < now:
-                job.answer(error=RecordsError(f"nothing was changed: {reason}"))
+                job.give_up(reason)
         if now > self._stop_by:
             raise _GaveUpError
         time.sleep(pause_s)

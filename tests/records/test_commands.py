@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -117,6 +118,28 @@ async def test_usage_by_every_combination_as_json_and_csv_equals_the_rows(
         for rows in (told, list(csv.DictReader(io.StringIO(out)))):
             sums = {tuple(row[word] for word in by): int(Decimal(row["cost_usd"]) * 10**12) for row in rows}
             assert sums == expected, by
+
+
+@pytest.mark.parametrize("when", ["99999999999d", "9999999d", "2026-13-01", "-1d"])
+async def test_a_time_that_cannot_be_is_named(gateway: str, run: Run, when: str) -> None:
+    code, _, err = await run("usage", "--since", when)
+    assert code == 2
+    assert f"'{when}' is no time" in " ".join(err.split())
+
+
+async def test_a_call_whose_end_was_lost_is_shown_by_its_attempts(open_records: Any, rows: Any, run: Run) -> None:
+    records = await open_records()
+    row = rows.attempt()
+    records.ledger.intend(row)
+    await records.aclose()
+    await (await open_records()).aclose()  # the attempt is unresolved now
+    code, out, err = await run("usage", "--call", row.call_id)
+    assert code == 0, err
+    assert "The gateway ended before this call did" in out
+    assert re.search(r"outcome +unresolved", out)
+    _, out, _ = await run("usage", "--call", row.call_id, "--json")
+    found = json.loads(out)
+    assert (found["call"], [attempt["id"] for attempt in found["attempts"]]) == (None, [row.id])
 
 
 async def test_usage_as_table_json_and_csv(gateway: str, run: Run) -> None:

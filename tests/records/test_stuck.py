@@ -196,6 +196,35 @@ async def test_a_key_is_not_half_made_while_the_database_is_locked(
     assert [info.key.id for info in await records.keys.list_keys()] == [made.key.id]
 
 
+async def test_a_change_that_was_given_up_is_not_made_later(open_records: Any, rows: Any, tmp_path: Path) -> None:
+    records = await open_records(OPTIONS)
+    made: list[str] = []
+    with locked(tmp_path / "data" / "tidegate.db"):
+        row = rows.attempt()  # the change waits behind it
+        records.ledger.intend(row)
+        records.ledger.settle(rows.served(row), rows.call(row))
+        with pytest.raises(RecordsError, match="nothing was changed: database is locked"):
+            await records._writer.run(lambda connection: made.append("late"), patience_s=0.3)
+    await records.ledger.flush()
+    assert made == []
+
+
+async def test_what_is_asked_while_the_database_is_locked_says_why_it_is_not_answered(
+    open_records: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.records.verbs.READ_PATIENCE_S", 0.3)
+    records = await open_records(OPTIONS)
+    verbs = records.verbs()
+    with locked(tmp_path / "data" / "tidegate.db"):
+        row = rows.attempt()
+        records.ledger.intend(row)
+        records.ledger.settle(rows.served(row), rows.call(row))
+        for name, given in (("usage", {}), ("calls", {}), ("call", {"id": row.call_id})):
+            with pytest.raises(RecordsError, match="newest calls are not in the database: database is locked"):
+                await asyncio.wait_for(verbs[name](**given), 5)
+    assert (await verbs["call"](id=row.call_id))["call"]["id"] == row.call_id
+
+
 async def test_a_start_on_a_locked_database_says_so(
     open_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
