@@ -38,7 +38,8 @@ class LedgerHistory:
         return await self._sums(wall_ns, None, "", self._wall_ns())
 
     async def graded(self, wall_ns: int) -> Sequence[Used]:
-        """Sums of minutes for the last hours, of hours before, of days before those; from then or a little before."""
+        """Sums of minutes for the last hours, of hours before, of days before those; from then or a little before. And
+        one request for each call whose end a crash took, whose tokens are in the sums already."""
         now_ns = self._wall_ns()
         rows: list[Used] = []
         until: int | None = None
@@ -50,6 +51,10 @@ class LedgerHistory:
             if until is None or since < until:
                 rows += await self._sums(since, until, name, now_ns)
                 until = since
+        rows += [
+            Used(min(now_ns, one.started_wall_ns), one.org, one.client, one.key, one.model, requests=1)
+            for one in await self._queries.lost(wall_ns)
+        ]
         return rows
 
     async def _sums(self, since: int, until: int | None, step: str, now_ns: int) -> list[Used]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, StaticPool
 
-HEAD = "v0007"  # the newest revision in migrations/versions
+HEAD = "v0008"  # the newest revision in migrations/versions
 _BUSY_MS = 250  # SQLite's own wait for a lock; the writer tries again after it
 _WAL_LIMIT = 64 * 1024 * 1024
 

@@ -146,6 +146,18 @@ class Queries:
         query = select(table).where(table.c.id > f"{call_id}.", table.c.id < f"{call_id}/").order_by(table.c.n)
         return await self.read(lambda connection: [attempt_of(row) for row in connection.execute(query)])
 
+    async def lost(self, since_wall_ns: int) -> list[AttemptRow]:
+        """One attempt of each call whose end a crash took: there is no row of the call, so no sum counts it."""
+        table, calls = schema.attempts, schema.calls
+        query = (
+            select(table)
+            .outerjoin(calls, calls.c.id == table.c.call_id)
+            .where(table.c.outcome == "unresolved", table.c.started_wall_ns >= since_wall_ns, calls.c.id.is_(None))
+            .order_by(table.c.id)
+        )
+        rows = await self.read(lambda connection: [attempt_of(row) for row in connection.execute(query)])
+        return list({row.call_id: row for row in rows}.values())
+
     async def aclose(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.dispose()

@@ -74,6 +74,9 @@ attempts = Table("attempts", metadata, *_columns(AttemptRow, "id"), sqlite_with_
 # What a start has to resolve: never more than a few.
 Index("ix_attempts_open", attempts.c.id, sqlite_where=attempts.c.outcome == "open")
 
+# What a start counts as requests, beside the calls that ended: as few as crashes left.
+Index("ix_attempts_unresolved", attempts.c.id, sqlite_where=attempts.c.outcome == "unresolved")
+
 calls = Table("calls", metadata, *_columns(CallRow, "id"), sqlite_with_rowid=False)
 Index("ix_calls_client_id", calls.c.client, calls.c.id)
 
