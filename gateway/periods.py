@@ -33,18 +33,28 @@ class Period:
     ends_wall_ns: int
 
 
+#: How the periods of each span are named.
+NAMED: dict[Span, str] = {"day": "%Y-%m-%d", "month": "%Y-%m"}
+
+
+def is_period(span: Span, name: str) -> bool:
+    """Whether there is such a day or month, written as we do."""
+    try:
+        return datetime.strptime(name, NAMED[span]).strftime(NAMED[span]) == name
+    except ValueError:
+        return False
+
+
 def period_at(span: Span, wall_ns: int, zone: tzinfo) -> Period:
     """The day or month that an instant falls into."""
     here = datetime.fromtimestamp(wall_ns // _NS, zone)
     if span == "day":
         first = datetime(here.year, here.month, here.day)
         after = first + timedelta(days=1)
-        name = first.strftime("%Y-%m-%d")
     else:
         first = datetime(here.year, here.month, 1)
         after = datetime(here.year + here.month // 12, here.month % 12 + 1, 1)
-        name = first.strftime("%Y-%m")
-    return Period(name, _wall_ns(first, zone), _wall_ns(after, zone))
+    return Period(first.strftime(NAMED[span]), _wall_ns(first, zone), _wall_ns(after, zone))
 
 
 def _wall_ns(local: datetime, zone: tzinfo) -> int:

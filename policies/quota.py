@@ -200,8 +200,9 @@ class Quota(Policy):
 
     def _weighted(self, fresh: int, cached: int, output: int, reasoning: int) -> int:
         by_fresh, by_cached, by_output, by_reasoning = self._weights
-        milli = (fresh - cached) * by_fresh + cached * by_cached
-        milli += (output - reasoning) * by_output + reasoning * by_reasoning
+        # Some providers state parts above their whole: what is left of it is nothing, not less.
+        milli = max(0, fresh - cached) * by_fresh + cached * by_cached
+        milli += max(0, output - reasoning) * by_output + reasoning * by_reasoning
         return -(-milli // 1000)
 
     def _worst_with(self, model: str) -> AmountOf:

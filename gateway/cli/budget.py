@@ -53,7 +53,7 @@ def top_up(
         config, data_dir, _ABSENT, "budget_top_up", scope=scope, subject=subject, span=span, usd=usd, reason=reason,
         actor=_actor(), period=period,
     )  # fmt: skip
-    _done(done, as_json)
+    _done(done, as_json, at_once=not period)
 
 
 @app.command()
@@ -135,11 +135,14 @@ def _print(rows: list[dict[str, Any]], columns: list[str], title: str, as_json: 
     if as_json:
         typer.echo(json.dumps(rows))
         return
+    if not rows:
+        typer.echo("Nothing yet.")
+        return
     cells = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
     table(title, columns, cells, numbers={name for name in columns if name.endswith("_usd")})
 
 
-def _done(one: dict[str, Any], as_json: bool) -> None:
+def _done(one: dict[str, Any], as_json: bool, *, at_once: bool = True) -> None:
     if as_json:
         typer.echo(json.dumps(one))
         return
@@ -149,4 +152,4 @@ def _done(one: dict[str, Any], as_json: bool) -> None:
         "restore": f"the configured figure a {one['span']}",
     }[one["action"]]
     until = f" until {_time(one['until_wall_ns'])}" if one["until_wall_ns"] else ""
-    typer.echo(f"{one['scope']} {one['subject']}: {what}{until}. It holds from the next call on.")
+    typer.echo(f"{one['scope']} {one['subject']}: {what}{until}.{' It holds from the next call on.' if at_once else ''}")

@@ -9,7 +9,7 @@ from gateway.clock import Clock
 from gateway.directory import Directory
 from gateway.events import Events
 from gateway.ids import Ids
-from gateway.periods import Adjustment, Adjustments, Scope, Span, period_at, zone_of
+from gateway.periods import Adjustment, Adjustments, Scope, Span, is_period, period_at, zone_of
 from gateway.rates import pusd_of, usd_text
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class BudgetDesk:
         }
 
     async def show(self, scope: str = "", subject: str = "") -> list[dict[str, Any]]:
-        """How budgets stand now. Raises ValueError where no budget policy is in force."""
+        """How budgets stand now. Raises ValueError where no budget policy is in force, and for nobody's budget."""
+        if scope and subject:
+            self._check(scope, subject)
         for policy in self._policies():
             if policy.name == "budget":
                 levels: Sequence[Level] = await cast("Any", policy).status(scope, subject)
@@ -81,6 +83,8 @@ class BudgetDesk:
         if amount == 0:
             raise ValueError("a top-up of nothing changes nothing")
         current = period_at(_span(span), self._clock.wall_ns(), self._zone).name
+        if period:
+            _check_period(_span(span), period, current)
         return await self._change("top_up", scope, subject, span, reason, actor, amount, period or current)
 
     async def override(
@@ -163,6 +167,15 @@ def _span(span: str) -> Span:
     if span not in get_args(Span):
         raise ValueError(f"a budget is for a {' or a '.join(get_args(Span))}, not for {span!r}")
     return cast("Span", span)
+
+
+def _check_period(span: Span, period: str, current: str) -> None:
+    """Raises ValueError unless a top-up can still be for that one."""
+    if not is_period(span, period):
+        hint = "; for one day: --span day" if span == "month" and is_period("day", period) else ""
+        raise ValueError(f"{period!r} is not a {span} such as {current}{hint}")
+    if period < current:
+        raise ValueError(f"{period} is over: now it is {current}")
 
 
 def _level(level: Level) -> dict[str, Any]:

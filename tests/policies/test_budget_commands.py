@@ -83,6 +83,7 @@ async def test_shows_how_budgets_stand(bench: Any, budget: Any) -> None:
     assert (one["limit_usd"], one["used_usd"], one["left_usd"], one["hard"]) == ("10.00", "2.50", "7.50", True)
     assert "7.50" in await budget("show")
     assert await budget("show", "org:org", "--json") == []
+    assert await budget("show", "org:org") == "Nothing yet.\n"
 
 
 async def test_a_top_up_holds_from_the_next_call_on_and_stays_in_the_history(
@@ -123,6 +124,12 @@ async def test_overrides_are_kept_over_a_restart_and_can_be_taken_back(bench: An
         (("top-up", "client:acme", "99999999", "-m", "x"), "more than a budget can be changed by"),
         (("top-up", "client:acme", "5", "-m", " "), "needs a reason"),
         (("top-up", "client:acme", "5", "-m", "x", "--span", "week"), "a day or a month"),
+        (("top-up", "client:acme", "5", "-m", "x", "--period", "2025-13"), "'2025-13' is not a month such as 2025-06"),
+        (("top-up", "client:acme", "5", "-m", "x", "--period", "2025-7"), "'2025-7' is not a month such as 2025-06"),
+        (("top-up", "client:acme", "5", "-m", "x", "--period", "2025-06-20"), "for one day: --span day"),
+        (("top-up", "client:acme", "5", "-m", "x", "--span", "day", "--period", "2025-06"), "is not a day such as"),
+        (("top-up", "client:acme", "5", "-m", "x", "--period", "2025-05"), "2025-05 is over"),
+        (("show", "key:nobody"), "there is no key 'nobody'"),
         (("override", "client:acme", "5", "-m", "x", "--until", "2001-01-01"), "in the past"),
         (("override", "client:acme", "5", "-m", "x", "--until", "soon"), "is not a time"),
     ],
@@ -132,6 +139,17 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     assert says in " ".join((await budget(*arguments, fails=True)).split())
     assert bench.adjustments.all() == []
+
+
+async def test_a_top_up_may_be_for_a_time_to_come(bench: Any, budget: Any) -> None:
+    said = await budget("top-up", "client:acme", "5", "-m", "sale", "--period", "2025-07")
+    assert said == "client acme: 5.00 USD more for 2025-07.\n"
+    assert "2025-07-04" in await budget(
+        "top-up", "client:acme", "5", "-m", "x", "--span", "day", "--period", "2025-07-04"
+    )
+    assert [one["limit_usd"] for one in await budget("show", "--json")] == ["10.00"]
+    await budget("top-up", "client:acme", "5", "-m", "now", "--period", "2025-06")
+    assert [one["limit_usd"] for one in await budget("show", "--json")] == ["15.00"]
 
 
 async def test_without_a_gateway_the_command_says_so(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ async def test_weights_say_how_much_of_a_token_counts(bench: Any) -> None:
     assert await left(bench, quota, call) == [10_000 - (45 + 5 + 40 + 60)]  # 4.5 cached tokens are 5
 
 
+async def test_a_part_above_its_whole_gives_no_weight_back(bench: Any) -> None:
+    from decimal import Decimal
+
+    weights = {"cached": Decimal("0.1"), "output": 4, "reasoning": 2}
+    quota = bench.policy("quota", requests=[], tokens=["10000/minute"], weights=weights)
+    pipeline = bench.pipeline(quota)
+    call = bench.call(bench.person(), prompt_bytes=100, max_tokens=50)
+    await pipeline.admit(call)
+    usage = Usage(input_tokens=10, cached_tokens=50, output_tokens=3, reasoning_tokens=9)
+    await pipeline.settle(call, Outcome("served", 200, usage, attempted=True))
+    assert await left(bench, quota, call) == [10_000 - (5 + 18)]
+
+
 async def test_what_changes_about_a_client_holds_for_its_next_call(bench: Any) -> None:
     quota = bench.policy("quota", requests=["10/minute"])
     pipeline = bench.pipeline(quota)
