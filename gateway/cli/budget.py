@@ -152,4 +152,5 @@ def _done(one: dict[str, Any], as_json: bool, *, at_once: bool = True) -> None:
         "restore": f"the configured figure a {one['span']}",
     }[one["action"]]
     until = f" until {_time(one['until_wall_ns'])}" if one["until_wall_ns"] else ""
-    typer.echo(f"{one['scope']} {one['subject']}: {what}{until}.{' It holds from the next call on.' if at_once else ''}")
+    when = " It holds from the next call on." if at_once else ""
+    typer.echo(f"{one['scope']} {one['subject']}: {what}{until}.{when}")
