@@ -30,6 +30,7 @@ from gateway.control.socket import AdminSocket, Verb
 from gateway.directory import Directory
 from gateway.door import Door
 from gateway.errors import Dialect, InvalidKey
+from gateway.eventlog import log_event
 from gateway.events import Events
 from gateway.forward import Forwarder
 from gateway.holds import renew
@@ -97,6 +98,7 @@ class Gateway:
         self.clock = clock or Clock()
         self.metrics = Metrics()
         self.events = Events(self.clock)
+        self.events.subscribe(log_event)
         self.compression = Compression()
         self.routing = Routing(self.clock, self.events, self.metrics)
         self.loaded = loaded

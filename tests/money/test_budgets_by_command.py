@@ -32,6 +32,11 @@ def call(server: Any) -> tuple[int, dict[str, str], Any]:
     return status, headers, json.loads(body)
 
 
+def logged(server: Any, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in server.output.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == name]
+
+
 def test_top_ups_and_overrides_with_a_reason_kept_as_history(start: Callable[..., Any], demo: Any) -> None:
     config = CONFIG.format(origin=demo.origin).replace('"upstream"', '"upstream"\npass_headers = ["x-fake"]')
     server = start(config)
@@ -41,6 +46,7 @@ def test_top_ups_and_overrides_with_a_reason_kept_as_history(start: Callable[...
     assert (status, page["error"]["code"], headers["x-should-retry"]) == (429, "insufficient_quota", "false")
     assert "may cost 0.001 USD" in page["error"]["message"]
     assert "0.0005 USD of 0.0015 USD left" in page["error"]["message"]
+    assert not logged(server, "budget_stop")  # 66 % are spent
     (level,) = server.tidegate(*budget, "show", "client:acme", "--json", "-c", str(server.config))
     assert (level["limit_usd"], level["used_usd"], level["left_usd"]) == ("0.0015", "0.001", "0.0005")
 
@@ -48,6 +54,11 @@ def test_top_ups_and_overrides_with_a_reason_kept_as_history(start: Callable[...
     assert (made["action"], made["reason"]) == ("top_up", "launch week")
     assert call(server)[0] == 200
     assert call(server)[0] == 429
+    for name in ("budget_warning", "budget_critical", "budget_stop"):
+        (line,) = logged(server, name)
+        assert (line["scope"], line["subject"], line["span"]) == ("client", "acme", "month")
+        assert (line["used_usd"], line["limit_usd"], line["hard"]) == ("0.002", "0.002", True)
+    assert logged(server, "budget_changed")[0]["reason"] == "launch week"
     without = server.command(*budget, "top-up", "client:acme", "5")
     assert without.returncode == 2
     assert "--reason" in without.stderr
