@@ -241,12 +241,13 @@ class TidegateProtocol(asyncio.Protocol):
         if exchange.awaits_continue:
             exchange.awaits_continue = False
             self._start_clock()
-        if not exchange.complete:
+        wanted = not exchange.complete
+        if wanted:
             exchange.arrived = reader.done
             exchange.feed(body)
         if reader.done:
             self._end_body(exchange, reader.rest)
-        elif exchange.buffered > MOST_BUFFERED and exchange.begun:
+        elif wanted and exchange.buffered > MOST_BUFFERED and exchange.begun:
             self._pause_reading()
             self.deadline = NEVER
         elif self._clock is not None:

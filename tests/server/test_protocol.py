@@ -331,6 +331,27 @@ def test_an_unread_small_body_does_not_cost_the_connection(served: Any) -> None:
     assert client.send(GET).response().status == 401
 
 
+@pytest.mark.parametrize("before", [1, 40_000, 70_000, 150_000])
+def test_what_came_before_the_answer_does_not_stop_the_rest_from_being_read(served: Any, before: int) -> None:
+    """More than is buffered for an app that wants none of it: the connection stood still for ever."""
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        exchange = scope["extensions"]["tidegate"]
+        while exchange.buffered < min(before, 65_537):
+            await asyncio.sleep(0.001)
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    served.app = refuse
+    client = served.connect()
+    size = before + 200_000
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(before))
+    assert client.response().status == 401
+    served.app = respond()
+    client.send(bytes(size - before) + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.response().status == 200
+
+
 @pytest.mark.parametrize("framing", [b"Content-Length: 900000", b"Transfer-Encoding: chunked"])
 def test_an_unread_large_body_ends_the_connection_but_not_the_answer(served: Any, framing: bytes) -> None:
     """The client, which is still sending, must be able to read why: it gets no reset before that."""
