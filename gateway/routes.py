@@ -53,6 +53,10 @@ TABLE: tuple[Route, ...] = (
     _route("embeddings", "POST", "/v1/embeddings", body="json", model=True),
     _route("moderations", "POST", "/v1/moderations", body="json", model=True),
     _route("images", "POST", "/v1/images/{path}", body="auto", model=True),
+    _route("other", ANY, "/v1/audio/voices", body="auto", objects="object"),
+    _route("other", ANY, "/v1/audio/voices/{path}", body="auto", objects="object"),
+    _route("other", ANY, "/v1/audio/voice_consents", body="auto", objects="object"),
+    _route("other", ANY, "/v1/audio/voice_consents/{path}", body="auto", objects="object"),
     _route("audio", "POST", "/v1/audio/{path}", body="auto", model=True),
     _route("files", "GET POST", "/v1/files", body="auto", objects="file", shared=True),
     _route("files", "GET DELETE", "/v1/files/{id}", objects="file", shared=True),
@@ -97,7 +101,8 @@ _NOT_OFFERED = {
     "organizations": "The administration of the provider's account is not offered to clients of this gateway.",
 }
 
-#: Paths that name their model themselves, where no scope or price could follow it.
+#: Paths that name their model themselves, where no scope or price could follow it. (Anthropic's own deployments are
+#: objects, and nothing of a model's stands below them.)
 _RETIRED = ("engines", "deployments")
 
 
@@ -173,10 +178,10 @@ class Router:
     def _check_other(self, path: bytes) -> None:
         """A path that we know nothing about is passed on, unless an upstream might take it for one that we know."""
         plain = _plain(path)
-        head = plain.removeprefix("/v1").lstrip("/").partition("/")[0]
+        head, *further = plain.removeprefix("/v1").lstrip("/").split("/")
         if head in _NOT_OFFERED:
             raise NotOffered(_NOT_OFFERED[head])
-        if head in _RETIRED:
+        if head in _RETIRED and (head == "engines" or (further[1:2] and further[1] in _COLLECTIONS)):
             raise NotFound(f"/v1/{head} is not served here. Name the model in the body of /v1/chat/completions.")
         if plain.encode() != path and self._knows(plain):
             raise NotFound(f"There is nothing at {path.decode('ascii')}. The path is spelt {plain}.")

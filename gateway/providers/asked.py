@@ -50,7 +50,7 @@ class AskedChat(Asked):
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     n: Copies | None = None
-    best_of: Copies | None = None
+    best_of: Annotated[int, msgspec.Meta(ge=0, le=100_000)] | None = None  # 0 is as good as 1, and OpenAI's own least
     stream_options: StreamOptions | None = None
     modalities: list[str] | None = None
     web_search_options: Any = None

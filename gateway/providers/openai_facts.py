@@ -70,7 +70,7 @@ def _read_completion(body: Any) -> Facts:
         model=read.model,
         stream=read.stream is True,
         max_tokens=read.max_tokens,
-        n=prompts * max(1 if read.n is None else read.n, 1 if read.best_of is None else read.best_of),
+        n=prompts * max(read.n or 1, read.best_of or 1),
         asked_usage=options is not None and options.include_usage is True,
     )
 

@@ -50,6 +50,7 @@ SPELT = [
     "/v1/Messages",
     "/v1/FILES/file-1",
     "/v1/engines/gpt-4o/chat/completions",
+    "/v1/deployments/gpt-4o/chat/completions",
 ]
 
 
@@ -207,3 +208,19 @@ def test_head_of_models(server: Any) -> None:
     assert int(headers["content-length"]) > 0
     assert server.request("HEAD", "/v1/models/gpt-4o", key="tg-narrow-of-the-test")[0] == 200
     assert server.request("HEAD", "/v1/models/secret-model", key="tg-narrow-of-the-test")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/audio/voices"),
+        ("GET", "/v1/audio/voice_consents"),
+        ("DELETE", "/v1/audio/voice_consents/consent"),
+        ("GET", "/v1/deployments"),
+    ],
+)
+def test_collections_beside_known_paths_are_passed_on(server: Any, upstream: Any, method: str, path: str) -> None:
+    upstream.script = lambda asked: {"object": "list", "data": []}
+    status, _, body = server.request(method, path, key="tg-wide-of-the-test")
+    assert status == 200, body
+    assert [asked.path for asked in upstream.asked] == [path]

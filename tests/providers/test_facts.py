@@ -52,6 +52,7 @@ def test_zero_is_a_limit_and_null_is_none(bench: Any, value: int | None) -> None
     [
         ("x", {}, 1),
         ("x", {"n": 2, "best_of": 5}, 5),
+        ("x", {"best_of": 0}, 1),
         (["x", "y", "z"], {"n": 2}, 6),
         ([1, 2, 3], {"n": 2}, 2),
         ([[1, 2], [3]], {}, 2),
