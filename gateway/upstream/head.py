@@ -41,6 +41,8 @@ _END_TO_END = frozenset(
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _ORIGIN_FORM = re.compile(rb"/[!-~]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME = re.compile(_TOKEN.pattern.encode())
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HeadError(ValueError):
@@ -103,6 +105,13 @@ def check_interim(status: int, headers: Headers) -> None:
         raise HeadError(f"status {status} was not asked for")
     if any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
         raise HeadError("an interim reply with a body")
+
+
+def check_fields(headers: Headers) -> None:
+    """HeadError where a name or a value has a character that none may have: HTTP/2 frames carry any."""
+    for name, value in headers:
+        if _NAME.fullmatch(name) is None or _CONTROL.search(value) is not None:
+            raise HeadError("a header with a character that none may have")
 
 
 def read_head(status: int, headers: Headers) -> tuple[Headers, int | None, bool]:

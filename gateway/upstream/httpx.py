@@ -30,7 +30,7 @@ from gateway.upstream.base import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from gateway.upstream.head import CLIENT_FIELDS, HeadError, RequestHead, read_head
+from gateway.upstream.head import CLIENT_FIELDS, HeadError, RequestHead, check_fields, read_head
 from gateway.upstream.origin import Origin
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class HttpxClient(UpstreamClient):
             status, raw = response.status_code, [(name.lower(), value) for name, value in response.headers.raw]
             if status < 200:
                 raise HeadError(f"status {status} was not asked for")
+            check_fields(raw)
             kept, length, _ = read_head(status, raw)
         except HeadError as error:
             await exchange.close(response)
@@ -194,6 +195,8 @@ class _Exchange:
         elif isinstance(error, httpx2.NetworkError) or _is_end_of_file(error):
             kind = ConnectionLost
         elif isinstance(error, httpx2.ProtocolError | HeadError) or type(error).__module__.startswith(("h2.", "h11.")):
+            kind = ProtocolError
+        elif isinstance(error, ValueError) and self.phase == "head":  # a status that is no number, over HTTP/2
             kind = ProtocolError
         else:
             return error  # the body iterator's own

@@ -33,6 +33,8 @@ BAD = {
     "status no number": b"HTTP/1.1 2x0 OK\r\n\r\n",
     "space before colon": OK + b"content-length : 3\r\n\r\nabc",
     "NUL in a value": OK + b"x: a\0b\r\ncontent-length: 3\r\n\r\nabc",
+    "control character in a value": OK + b"x: a\x01b\r\ncontent-length: 3\r\n\r\nabc",
+    "DEL in a value": OK + b"x: a\x7fb\r\ncontent-length: 3\r\n\r\nabc",
     "bare CR in a value": OK + b"x: a\rb: c\r\ncontent-length: 3\r\n\r\nabc",
 }
 # What h11 lets pass in replies, as RFC 9112 allows: harmless, since the framing stays clear, but our own is stricter.

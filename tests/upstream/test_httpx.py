@@ -15,8 +15,30 @@ import h2.events
 import pytest
 import trustme
 
-from gateway.upstream.base import ConnectionLost, Timeouts, UpstreamRequest
+from gateway.upstream.base import ConnectionLost, ProtocolError, Timeouts, UpstreamRequest
 from gateway.upstream.httpx import HttpxClient
+
+
+STATUS = (":status", "200")
+#: Heads that can't be, by path: HTTP/2 frames carry any byte.
+EVIL = {
+    b"/crlf": [STATUS, ("x-a", "b\r\nx-evil: 1")],
+    b"/lf": [STATUS, ("x-a", "b\nx-evil: 1")],
+    b"/cr": [STATUS, ("x-a", "b\rx-evil: 1")],
+    b"/nul": [STATUS, ("x-a", "b\0c")],
+    b"/control": [STATUS, ("x-a", "b\x01c")],
+    b"/name-crlf": [STATUS, ("x-a: b\r\nx-evil", "1")],
+    b"/name-space": [STATUS, ("x a", "1")],
+    b"/name-colon": [STATUS, ("x:a", "1")],
+    b"/name-empty": [STATUS, ("", "1")],
+    b"/short": [STATUS, ("content-length", "1")],
+    b"/long": [STATUS, ("content-length", "3")],
+    b"/signed": [STATUS, ("content-length", "+2")],
+    b"/lengths": [STATUS, ("content-length", "2"), ("content-length", "3")],
+    b"/status": [(":status", "700")],
+    b"/word": [(":status", "ok")],
+    b"/switching": [(":status", "101")],
+}
 
 
 class Http2Server(asyncio.Protocol):
@@ -27,7 +49,11 @@ class Http2Server(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.connections.append(self)
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
         self.h2.initiate_connection()
         self.paths: dict[int, bytes] = {}
         self.bodies: dict[int, bytes] = {}
@@ -50,6 +76,10 @@ class Http2Server(asyncio.Protocol):
 
     def answer(self, stream: int) -> None:
         path = self.paths[stream]
+        if path in EVIL:
+            self.h2.send_headers(stream, EVIL[path])
+            self.h2.send_data(stream, b"hi", end_stream=True)
+            return
         self.h2.send_headers(stream, [(":status", "200"), ("x-path", path)])
         self.h2.send_data(stream, b"hello ")
         if path == b"/reset":
@@ -96,6 +126,17 @@ async def test_http2_reset_stream_is_a_lost_connection(http2: Any, bench: Any) -
     client = HttpxClient(url, Timeouts(), ssl_context=trusting)
     with pytest.raises(ConnectionLost):
         await bench.exchange(client, UpstreamRequest("GET", b"/reset"))
+    await client.aclose()
+
+
+@pytest.mark.parametrize("path", EVIL, ids=[path.decode()[1:] for path in EVIL])
+async def test_http2_heads_that_cannot_be_are_errors(http2: Any, native: Any, path: bytes) -> None:
+    url, trusting = http2
+    client = HttpxClient(url, Timeouts(), ssl_context=trusting)
+    with pytest.raises(ProtocolError):
+        await native.exchange(client, UpstreamRequest("GET", path))
+    _, body = await native.exchange(client, UpstreamRequest("GET", b"/fine"))
+    assert body == b"hello "
     await client.aclose()
 
 
