@@ -15,16 +15,15 @@ from itertools import count
 
 from gateway.call import Call, Held
 from gateway.clock import Clock
-from gateway.deadline import exceeded
-from gateway.errors import GatewayError, LimitError, QueueFull, RateLimited
+from gateway.errors import GatewayError
 from gateway.metrics import Metrics
-from gateway.ratelimit import span
 from gateway.scheduler.agenda import Agenda
 from gateway.scheduler.board import Board
+from gateway.scheduler.door import Door
 from gateway.scheduler.lane import Entry, Lane, Spot
 from gateway.scheduler.line import Line
 from gateway.scheduler.pace import Honesty
-from gateway.scheduler.picture import Picture, estimate
+from gateway.scheduler.picture import Picture
 from gateway.scheduler.roll import Roll
 from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_change
 from gateway.scheduler.view import Snapshot, View
@@ -35,12 +34,8 @@ from gateway.state.store import Grant, Lack, Slots, Store, Want
 SLOTS_ASKED_NS = 10 * SECOND_NS
 #: Who will not wait at all still has all its targets tried.
 SHORTEST_NS = 5_000_000
-#: No refusal asks to come back sooner.
-SOONEST_S = 0.05
 #: Calls renewed at a reload between two turns of the loop.
 RENEWED_AT_ONCE = 100
-
-
 HALF_SECOND_NS = SECOND_NS // 2
 
 
@@ -60,9 +55,8 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._now = clock.now_ns
-        self._settings = QueueSettings()
         self._roll = Roll()
-        self._board = Board(self.wake, self._tell_late)
+        self._board = Board(self.wake, lambda entry, lane, now: self._door.tell_late(entry, lane, now))
         self._picture = Picture(self._board, self._roll)
         self._agenda = Agenda(self._now, self.wake)
         self._hour = Hour()
@@ -77,17 +71,17 @@ class Scheduler:
         #: The longest an HTTP call may wait, seconds ([server] http_wait_cap_s).
         self.http_wait_cap_s = 120.0
         self._report(metrics or Metrics())
-        self.configure(self._settings)
+        self.configure(QueueSettings())
 
     def _report(self, metrics: Metrics) -> None:
         self.honesty = Honesty(metrics)
         self._waits = metrics.histogram("tidegate_queue_wait_seconds", "Waits that ended in a grant.", ("level",))
-        self._refused = metrics.counter("tidegate_queue_refused_total", "Calls the queue refused.", ("reason",))
+        self._door = Door(self._board, self._roll, metrics, self._end)
         metrics.gauge("tidegate_queue_waiting", "Calls that wait.", lambda: [((), len(self._roll))])
 
     def configure(self, settings: QueueSettings) -> None:
         """Takes up other settings; those who wait keep their place."""
-        self._settings = settings
+        self._door.settings = settings
         self._starvation_ns = int(settings.starvation_s * SECOND_NS)
         self._board.floor_every = settings.floor_every
         for line in self._board.lines.values():
@@ -140,7 +134,7 @@ class Scheduler:
             ends_ns = min(ends_ns, placement.deadline_ns)
         entry = Entry(waiter, queued, loop.create_future(), next(self._seqs), now, ends_ns)
         entry.band = roll.band(entry, now)
-        self._admit(entry, now)
+        self._door.admit(entry, now)
         if not roll.entries:
             self._store.listen(self._board.freed)
             self._agenda.put(self._hour, now + HOUR_NS - self._clock.wall_ns() % HOUR_NS)
@@ -156,57 +150,6 @@ class Scheduler:
         else:
             self.wake()
         return entry
-
-    def _admit(self, entry: Entry, now: int) -> None:
-        """The bounds of the queue, and what can be known of the wait before it begins."""
-        settings, waiter = self._settings, entry.waiter
-        lane = self._board.lanes.get(entry.key)
-        if lane is not None and lane.home is not None and waiter.not_before_ns <= now:
-            first = lane.spots[0].line
-            if first is not None and first is not lane.home:
-                self._board.rehome(lane, first)
-            self._tell(entry, lane, lane.count, now)
-        elif waiter.not_before_ns > entry.ends_ns:
-            self._refuse_early(entry, (waiter.not_before_ns - now) / SECOND_NS, now)
-        mine = self._roll.number(waiter.client)
-        if mine >= settings.max_waiting_per_client:
-            wait_s = max(1.0, self._left_s(entry, now) / (mine + 1))
-            message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
-            raise self._full(message, wait_s, "client_full")
-        self._weigh(entry, now)
-        if len(self._roll) >= settings.max_waiting:
-            other = self._roll.gives_way(entry.band, settings.floor_places)
-            if other is None:
-                message = f"The queue is full: {len(self._roll):,} calls wait, and none of them gives way to this one."
-                raise self._full(message, max(1.0, self._left_s(entry, now)), "full")
-            wait_s = max(1.0, self._left_s(other, now))
-            gave_way = "The queue is full, and this call gave way to one that is more urgent, or owed a place."
-            self._end(other, self._full(gave_way, wait_s, "displaced"))
-
-    def _weigh(self, entry: Entry, now: int) -> None:
-        """Bodies are kept while their calls wait: all long ones together have a bound, and each client half of it."""
-        waiter, most = entry.waiter, self._settings.max_waiting_bytes
-        if waiter.body_bytes <= self._settings.short_body:
-            waiter.body_bytes = 0
-            return
-        mine = self._roll.bytes_of(waiter.client) + waiter.body_bytes
-        if mine > most // 2 or self._roll.body_bytes + waiter.body_bytes > most:
-            message = "The bodies of the calls that wait leave no room for this one's."
-            raise self._full(message, max(1.0, self._left_s(entry, now)), "bodies_full")
-
-    def _full(self, message: str, wait_s: float, reason: str) -> QueueFull:
-        self._refused.add((reason,))
-        return QueueFull(f"{message} Try again in {span(wait_s)}.", retry_after_s=wait_s, policy="queue")
-
-    def _left_s(self, entry: Entry, now: int) -> float:
-        """Seconds of its wait that are still to come, as far as one can tell."""
-        lane = entry.lane or self._board.lanes.get(entry.key)
-        if lane is None or lane.home is None:
-            return 1.0
-        is_inside = entry.lane is lane
-        length = lane.index(entry) if is_inside else lane.count
-        ahead = lane.home.ahead(lane.band, length, is_inside=is_inside)
-        return max(SOONEST_S, estimate(entry, lane.home, lane.band, ahead, now)[1])
 
     def leave(self, entry: Entry) -> None:
         """Gone at once: nothing of it is held or counted any more."""
@@ -242,60 +185,6 @@ class Scheduler:
         self._roll.move(entry, band)
         if lane is not None:
             self._board.join(entry)
-
-    # ---- Telling -----------------------------------------------------------------------------------------------------
-
-    def _tell(self, entry: Entry, lane: Lane, length: int, now: int) -> None:
-        """Position and estimate at arrival. Raises RateLimited where the wait would be too long."""
-        line, queued = lane.home, entry.queued
-        assert line is not None, "the lane is parked"
-        ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
-        naive_s, estimate_s = estimate(entry, line, lane.band, ahead, now)
-        if line.pace.is_measured:
-            entry.naive_s = naive_s  # the error of a guess would be no lesson
-        queued.position = sum(ahead)
-        queued.estimate_ms = int(estimate_s * 1000)
-        queued.level = level_of(estimate_s)
-        entry.told = True
-        if line.pace.is_measured:
-            self._refuse_early(entry, estimate_s, now)
-
-    def _tell_late(self, entry: Entry, lane: Lane, now: int) -> None:
-        """The same for a call that had to be tried before it was known what it lacks."""
-        try:
-            self._tell(entry, lane, lane.index(entry), now)
-        except LimitError as error:
-            self._end(entry, error)
-
-    def _refuse_early(self, entry: Entry, estimate_s: float, now: int) -> None:
-        longest_s = (entry.ends_ns - now) / SECOND_NS
-        if estimate_s <= longest_s:
-            return
-        self._refused.add(("early",))
-        wait_s = estimate_s - max(0.0, longest_s) + SOONEST_S
-        raise RateLimited(
-            f"This call would wait about {span(estimate_s)}, longer than its longest wait of "
-            f"{span(max(0.0, longest_s))}. Try again in {span(wait_s)}.",
-            code="queue_wait_too_long",
-            retry_after_s=wait_s,
-            should_retry=False if entry.ends_ns == entry.waiter.placement.deadline_ns else None,  # the same is no use
-            policy="queue",
-        )
-
-    def _late(self, entry: Entry, now: int) -> None:
-        """Its longest wait or its deadline is over."""
-        self._refused.add(("late",))
-        waited_s = (now - entry.arrived_ns) / SECOND_NS
-        lane = entry.lane
-        if lane is not None and lane.home is not None and waited_s > entry.naive_s:
-            lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
-        deadline_ns = entry.waiter.placement.deadline_ns
-        if deadline_ns is not None and now >= deadline_ns:
-            self._end(entry, exceeded(is_sent=False))
-            return
-        wait_s = max(1.0, self._left_s(entry, now))
-        message = f"This call waited {span(waited_s)}, the longest it may. Try again in {span(wait_s)}."
-        self._end(entry, RateLimited(message, code="queue_wait_too_long", retry_after_s=wait_s, policy="queue"))
 
     # ---- What time brings --------------------------------------------------------------------------------------------
 
@@ -338,7 +227,7 @@ class Scheduler:
 
     def _age(self, entry: Entry, now: int) -> None:
         if now >= entry.ends_ns:
-            self._late(entry, now)
+            self._door.late(entry, now)
             return
         if entry.lane is None and now >= entry.waiter.not_before_ns:
             self._board.join(entry)
@@ -402,7 +291,7 @@ class Scheduler:
                 await self._try(entry, lane, spot)
             index = index + 1 if lane.head is entry else 0
         if lane.head is not None and all(spot.line is None for spot in lane.spots):
-            self._never(lane.head)
+            self._door.never(lane.head)
             if lane.count:
                 self._board.renew(lane)
 
@@ -505,14 +394,6 @@ class Scheduler:
         if not line.due_ns or line.due_ns > due_ns or line is here:
             self._agenda.put(line, due_ns)
         self._board.move(spot, entry, line, now)
-
-    def _never(self, entry: Entry) -> None:
-        """A need above its limit's capacity, or of what nobody gives back: no wait will make it fit."""
-        need = entry.hopeless
-        assert need is not None, "every option was tried"
-        message = f"This call needs more of {need.lacking.what} than there will be. Waiting won't make it fit."
-        self._refused.add(("never",))
-        self._end(entry, need.lacking.error(message, policy=need.policy, should_retry=False))
 
     def _grant(self, entry: Entry, lane: Lane, spot: Spot, option: Option, now: int) -> None:
         for name, (_, _, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):

@@ -194,9 +194,11 @@ class _Exchange:
             kind = ConnectFailed
         elif isinstance(error, httpx2.NetworkError) or _is_end_of_file(error):
             kind = ConnectionLost
-        elif isinstance(error, httpx2.ProtocolError | HeadError) or type(error).__module__.startswith(("h2.", "h11.")):
-            kind = ProtocolError
-        elif isinstance(error, ValueError) and self.phase == "head":  # a status that is no number, over HTTP/2
+        elif (
+            isinstance(error, httpx2.ProtocolError | HeadError)
+            or type(error).__module__.startswith(("h2.", "h11."))
+            or (isinstance(error, ValueError) and self.phase == "head")
+        ):
             kind = ProtocolError
         else:
             return error  # the body iterator's own
