@@ -18,7 +18,6 @@ import trustme
 from gateway.upstream.base import ConnectionLost, ProtocolError, Timeouts, UpstreamRequest
 from gateway.upstream.httpx import HttpxClient
 
-
 STATUS = (":status", "200")
 #: Heads that can't be, by path: HTTP/2 frames carry any byte.
 EVIL = {
