@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes docs/performance.md and docs/performance.svg from what `make bench` left in build/.
+"""Writes docs/performance.md, docs/performance.svg and README's table from what `make bench` left in build/.
 
-    scripts/plot_bench.py [--build build] [--docs docs]
+    scripts/plot_bench.py [--build build] [--docs docs] [--readme README.md]
 
 The page is made whole, text and figures, so that no figure in it was typed by hand.
 """
@@ -31,6 +31,8 @@ COLUMNS = (
 )
 OURS = "tidegate"
 WIDTH, LABEL, BAR, GAP, TITLE = 720, 90, 18, 6, 34
+
+BEGIN, END = "<!-- written by scripts/plot_bench.py -->", "<!-- until here -->"
 
 PAGE = """\
 # Performance
@@ -90,6 +92,15 @@ def main() -> None:
     full = json.loads((options.build / "bench-full.json").read_text())
     (options.docs / "performance.svg").write_text(svg(short))
     (options.docs / "performance.md").write_text(page(short, full))
+    if {OURS, "envoy"} <= set(short):
+        options.readme.write_text(with_table(options.readme.read_text(), short, full))
+
+
+def with_table(text: str, short: dict[str, Any], full: dict[str, Any]) -> str:
+    """README with the table of now."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{_headline(short)}\n\n{_told(short, full)}\n{END}{after}"
 
 
 def page(short: dict[str, Any], full: dict[str, Any]) -> str:
@@ -106,13 +117,28 @@ def page(short: dict[str, Any], full: dict[str, Any]) -> str:
         own=_own(full),
         goals=_goals(full),
         noise="{noisy} of {all}".format(**full["noisy_windows"]),
-        machine=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in full["machine"].items()),
+        machine=_machine(full),
     )
 
 
 def _headline(short: dict[str, Any]) -> str:
     rows = [[name, *(_number(figures[key]) for key, _ in COLUMNS)] for name, figures in short.items()]
     return _table(["system", *(title for _, title in COLUMNS)], rows)
+
+
+def _told(short: dict[str, Any], full: dict[str, Any]) -> str:
+    """What stands below the table in README."""
+    goals = full["goals"]
+    met = sum(1 for goal in goals if goal["met"])
+    ratio = short[OURS]["cpu_us_per_request"] / short["envoy"]["cpu_us_per_request"]
+    return (
+        f"Measured on: {_machine(full)}; every policy on, a ledger row for each call. A request costs {ratio:.1f} "
+        f"times Envoy's; {met} of {len(goals)} targets are met, all of them stand in the page."
+    )
+
+
+def _machine(full: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in full["machine"].items())
 
 
 def _cases(full: dict[str, Any], mark: str, figures: tuple[str, ...]) -> str:
@@ -228,6 +254,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
     return parser.parse_args()
 
 

@@ -68,8 +68,18 @@ def test_settings_are_printed_and_the_last_line_sums_up(build: Path) -> None:
 
 
 def test_page_and_plot_are_made_of_the_results(build: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/plot_bench.py", "--build", str(build), "--docs", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=30)
+    folder, readme = tmp_path / "build", tmp_path / "README.md"
+    folder.mkdir()
+    for name in ("bench.json", "bench-full.json"):  # as if all three had been measured
+        (folder / name).write_text((build / name).read_text())
+    short = read(folder / "bench.json")
+    (folder / "bench.json").write_text(json.dumps(dict.fromkeys(("tidegate", "nginx", "envoy"), short["nginx"])))
+    readme.write_text((ROOT / "README.md").read_text())
+    command = [sys.executable, "scripts/plot_bench.py", "--build", str(folder), "--docs", str(tmp_path)]
+    subprocess.run([*command, "--readme", str(readme)], cwd=ROOT, check=True, timeout=30)
+    assert "| envoy |" in readme.read_text()
+    assert "1.0 times Envoy's" in readme.read_text()
+    assert readme.read_text().count("## Commands") == 1
     page, plot = (tmp_path / "performance.md").read_text(), (tmp_path / "performance.svg").read_text()
     assert "| nginx |" in page
     assert "performance.svg" in page
