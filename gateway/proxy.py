@@ -67,6 +67,10 @@ KEPT_BYTES = 1_048_576
 #: Characters of a model's name.
 LONGEST_NAME = 256
 
+#: What is passed on as it comes can't be decoded on its way.
+ENCODED = "Only JSON may come with a content-encoding here. Send this body as it is."
+UNENCODED = ((b"accept-encoding", b"identity"),)
+
 Receive = Callable[[], Any]
 
 
@@ -240,6 +244,8 @@ class Proxy:
             return None
         content_type = headers.get(b"content-type", b"").lower()
         encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() in IDENTITY:
+            encoding = None
         is_json = not content_type or (b"json" in content_type and not content_type.startswith(b"multipart/"))
         if not is_json and not (inbound.ended and call.body is None):
             return await self._unlike_json(call, match, inbound, content_type, encoding)
@@ -256,7 +262,9 @@ class Proxy:
     ) -> Form | None:
         route = match.route
         call.first_bytes = partial(_first_bytes, call, inbound)
-        if route.body == "auto" and encoding is None:
+        if route.body == "auto":
+            if encoding is not None:
+                raise UnsupportedMedia(ENCODED, code="unsupported_content_encoding", headers=UNENCODED)
             if content_type.startswith(b"multipart/form-data"):
                 header = call.header(b"x-tidegate-model")
                 form = Form(inbound.chunks(), call.headers[b"content-type"], header, reads_files=not route.model)
@@ -399,8 +407,6 @@ def _check_name(call: Call) -> None:
 
 async def _decoded(encoding: bytes, body: bytes, limit: int) -> bytes:
     """Beside the loop: a few bytes may become as many as the limit lets them."""
-    if encoding.strip().lower() in IDENTITY:
-        return body
     try:
         return await to_thread(decode, encoding, [body], limit)
     except Refusal as refused:

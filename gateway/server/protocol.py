@@ -48,7 +48,7 @@ HEAD, BODY, LATER, NOTHING = range(4)
 
 MOST_BUFFERED = 65_536  # bytes of a body that the application has not taken, before reading pauses
 RESET = struct.pack("ii", 1, 0)  # struct linger: on, without waiting
-LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
+LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r")  # small ones are refused with a sentence
 FAILED = Refusal(500, "internal_error", "The server failed to answer this request. The failure is in its log.")
 
 

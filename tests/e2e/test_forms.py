@@ -198,3 +198,23 @@ def test_a_form_passes_as_it_comes(server: Any, upstream: Any, form: Callable[..
                 client.sendall(body[start : start + step])
             assert b" 200 " in client.recv(4096)
         assert upstream.asked[-1].body == body
+
+
+def test_a_form_that_is_not_encoded_may_say_so(server: Any, upstream: Any, form: Callable[..., bytes]) -> None:
+    sent = form(("model", "whisper-1"), ("file", b"x" * 10, "a.mp3"))
+    status, _, body = send(server, sent, content_encoding="Identity")
+    assert status == 200, body
+    assert "content-encoding" not in upstream.asked[0].headers
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+def test_an_encoded_form_is_refused_for_that(
+    server: Any, upstream: Any, form: Callable[..., bytes], coding: str
+) -> None:
+    """Its fields would have to be read, and it passes on as it comes."""
+    encoded = gzip.compress(form(("model", "whisper-1"), ("file", b"x" * 10, "a.mp3")))
+    status, headers, body = send(server, encoded, content_encoding=coding)
+    error = json.loads(body)["error"]
+    assert (status, error["code"], headers["accept-encoding"]) == (415, "unsupported_content_encoding", "identity")
+    assert "content-encoding" in error["message"]
+    assert not upstream.asked

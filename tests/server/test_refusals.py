@@ -1,6 +1,7 @@
 """Protocol errors: answered in JSON, connection closed, and nothing reaches the application."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -206,3 +207,11 @@ def test_methods_of_webdav_reach_the_application(served: Any) -> None:
     for method in (b"PROPFIND", b"VERSION-CONTROL", b"QUERY"):
         assert served.ask(method + b" /workers/x HTTP/1.1\r\n" + HOST + b"\r\n").status == 200
     assert [call["method"] for call in served.calls] == ["PROPFIND", "VERSION-CONTROL", "QUERY"]
+
+
+def test_a_method_in_small_letters_is_refused_for_that_however_it_is_cut(served: Any) -> None:
+    client = served.connect().send(b"post / HTTP/1.1\r\n")
+    time.sleep(0.05)
+    response = client.send(b"Host: x\r\n\r\n").response()
+    assert (response.status, response.error()["code"]) == (501, "unsupported_method")
+    assert "capital letters" in response.error()["message"]
