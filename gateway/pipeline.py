@@ -76,6 +76,7 @@ class Pipeline:
         split = next((i for i, step in enumerate(steps) if not step.policy.before_body), len(steps))
         self._greeting, self._admission = steps[:split], steps[split:]
         self.policies = list(policies)
+        self._twice = [step for step in self._admission if type(step.policy).again is not Policy.again]
         self._hearing = [one for one in policies if type(one).heard is not Policy.heard and one.mode == "enforce"]
         self._store = store
         self._scheduler = scheduler
@@ -169,8 +170,8 @@ class Pipeline:
                 else:
                     await self._apply(step, call)
             except GatewayError as error:
-                error.policy = error.policy or step.name
-                self._decisions.add((step.name, step.policy.mode, "refused"))
+                error.policy = error.policy or call.applying
+                self._decisions.add((call.applying, step.policy.mode, "refused"))
                 raise
             except Exception:
                 self._unexpected(step, call)
@@ -180,9 +181,34 @@ class Pipeline:
                 step.calls += 1
                 began = ended
             if call.reply is not None:
-                self._decisions.add((step.name, step.policy.mode, "answered"))
+                self._decisions.add((call.applying, step.policy.mode, "answered"))
                 call.needs = [need for need in call.needs if need.even_if_cached]
                 return
+
+    async def again(self, call: Call) -> None:
+        """Lets earlier policies decide once more, on what the policy that asks for it made of the call. Where one of
+        them ends it, `call.applying` stays at its name."""
+        began = perf_counter_ns()
+        asking = next(step for step in self._admission if step.name == call.applying)
+        ended = {mark.partition(":")[0] for mark in call.marks}  # those that only observe would have ended it before
+        for step in self._twice:
+            if step.name in ended or not step.policy.concerns(call):
+                continue
+            call.applying = step.name
+            step.policy.again(call)
+            try:
+                await (self._observe if step.observe else self._apply)(step, call)
+            except GatewayError:
+                raise
+            except Exception:
+                self._unexpected(step, call)
+            finally:
+                spent_ns, began = perf_counter_ns() - began, perf_counter_ns()
+                step.nanoseconds += spent_ns
+                asking.nanoseconds -= spent_ns
+            if call.reply is not None:
+                return
+        call.applying = asking.name
 
     @staticmethod
     async def _apply(step: Step, call: Call) -> None:

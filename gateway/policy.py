@@ -93,6 +93,10 @@ class Policy:
         that waits or follows up costs microseconds, this a tenth of one. It must neither wait nor refuse."""
         return True
 
+    def again(self, call: Call) -> None:
+        """A later policy made another call of it, by giving it other targets: what was said of it is taken back here,
+        and `apply` decides once more (`Pipeline.again`). Policies that don't define this decide once."""
+
     def apply(self, call: Call) -> Applied:
         """Decides on one call."""
         raise NotImplementedError(f"{type(self).__name__}.apply")

@@ -27,7 +27,7 @@ class Recording:
     def widen(self, max_bytes: int, room: Room | None) -> None:
         """One more reader, who wants replies of up to `max_bytes`, counted in `room`."""
         self._max_bytes = max(self._max_bytes, max_bytes)
-        if room is not None:
+        if room is not None and room not in self._rooms:
             self._rooms.append(room)
 
     def keep(self, chunk: bytes) -> None:

@@ -87,6 +87,9 @@ class Cache(Policy):
     def concerns(self, call: Call) -> bool:
         return self._ttl_s(call) > 0
 
+    def again(self, call: Call) -> None:
+        call.reply_headers = [header for header in call.reply_headers if header[0] != b"x-tidegate-cache"]
+
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
         ttl_s = self._ttl_s(call)
         wish = wish_of(call.headers.get(b"cache-control", b""))
@@ -174,7 +177,9 @@ class Cache(Policy):
         if flight is None or flight.interest is not interest or not flight.followers:
             return
         flight.share_pusd, call.borne_pusd = split(answer.cost_pusd, flight.followers)
-        call.notes["saving"] = _saving("single_flight", answer, call.borne_pusd)
+        saving = _saving("single_flight", answer, call.borne_pusd)
+        # What a downgrade saved comes on top, and the row stays named by it.
+        call.notes["saving"] = {**saving, **call.notes.get("saving", {}), "actual_pusd": call.borne_pusd}
 
     async def _charge(self, call: Call, share_pusd: int) -> None:
         """Takes a follower's share from its budgets. It was spent already, so nothing is refused for it."""

@@ -102,6 +102,7 @@ class Downgrade(Policy):
         name = (call.facts.model or original.model).encode("ascii", "replace")
         call.reply_headers.append((b"x-tidegate-downgraded-from", name))
         self._downgraded.add((original.model, targets[0].model, trigger))
+        await call.pipeline.again(call)  # the cache, which so far was asked for the dearer model's answer
         yield
         if call.attempts:
             call.notes["saving"] = _saving(call, original, trigger)

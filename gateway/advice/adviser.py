@@ -202,7 +202,7 @@ def without_saving(calls: Sequence[Asked], standing: Standing, days: int) -> lis
 _WANTED = (
     "id", "started_wall_ns", "client", "route", "model", "dialect", "question", "traits", "input_tokens",
     "cached_tokens", "output_tokens", "reasoning_tokens", "cost_pusd", "outcome", "status", "saving", "attempts",
-    "unpriced",
+    "unpriced", "served_model",
 )  # fmt: skip
 
 
@@ -257,6 +257,8 @@ def _asked(row: Any, question: str) -> Asked:
         usage,
         row.cost_pusd,
         is_hit=row.outcome == "answered",
-        is_kept=is_whole and row.saving != "downgrade",
+        is_alike=row.saving == "semantic",
+        is_kept=is_whole,
+        turned_to=row.served_model if row.saving == "downgrade" else "",
         is_simple=is_whole and row.saving == "" and row.attempts == 1 and not row.unpriced,
     )

@@ -1,7 +1,8 @@
 """A replay: what recorded calls had cost under other rules of cache and downgrade.
 
-One pass in the order of time, as the gateway decides: the cache first, then the downgrade; the answer of a cheaper
-model is not kept. So rules that work against each other are not both counted.
+One pass in the order of time, as the gateway decides: the cache first, then the downgrade, then the cache again for
+what became of the call. The answer of a cheaper model is kept for calls that are given to it, and for no others. So
+rules that work against each other are not both counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Asked(NamedTuple):
     usage: Usage
     cost_pusd: int
     is_hit: bool = False  # answered from the cache
-    is_kept: bool = False  # its answer could be kept: whole, a success, of the model asked for
+    is_alike: bool = False  # and found there by likeness
+    is_kept: bool = False  # its answer could be kept: whole, a success
+    turned_to: str = ""  # the cheaper model it was given to
     is_simple: bool = False  # one attempt, at a known price: what it had cost elsewhere can be said
 
 
@@ -81,9 +84,11 @@ class Plan:
 
 class _Made(NamedTuple):
     at_ns: int
-    is_kept: bool
-    is_turned: bool  # by the plan: a cheaper model made it
     cost_pusd: int
+
+
+#: By client, question, and the cheaper model that answered; "": the one asked for.
+_Answers = dict[tuple[str, str, str], _Made]
 
 
 @dataclass(slots=True)
@@ -99,26 +104,37 @@ class Replayed:
 def replay(calls: Iterable[Asked], plan: Plan) -> Replayed:
     """`calls` in the order of time."""
     done = Replayed()
-    made: dict[tuple[str, str], _Made] = {}
+    made: _Answers = {}
     for one in calls:
-        key = (one.client, one.question)
-        last = made.get(key) if one.question else None
         if one.is_hit:
-            if last is not None and last.is_turned:  # what it was answered from would not have been kept
-                done.cost_pusd += last.cost_pusd
+            lost = _lost(one, plan, made)
+            if lost is not None:
+                done.cost_pusd += lost.cost_pusd
                 done.upstream.append(one)
             continue
-        if last is not None and last.is_kept and one.at_ns - last.at_ns <= plan.ttl_ns(one):
+        cheaper = plan.cheaper_pusd(one)
+        turned_to = one.turned_to if cheaper is None else plan.chains[one.model, one.dialect].model
+        found = [made.get((one.client, one.question, model)) for model in {"", turned_to}]
+        if any(last is not None and one.at_ns - last.at_ns <= plan.ttl_ns(one) for last in found):
             done.hits += 1
             continue
-        cheaper = plan.cheaper_pusd(one)
         cost_pusd = one.cost_pusd if cheaper is None else cheaper
         done.cost_pusd += cost_pusd
         done.downgraded += cheaper is not None
         done.upstream.append(one)
         if one.question and one.is_kept:
-            made[key] = _Made(one.at_ns, cheaper is None, cheaper is not None, cost_pusd)
+            made[one.client, one.question, turned_to] = _Made(one.at_ns, cost_pusd)
     return done
+
+
+def _lost(one: Asked, plan: Plan, made: _Answers) -> _Made | None:
+    """What a recorded hit had been instead: one by likeness, of an answer that a cheaper model makes under the plan,
+    which is not found so. Any other hit is one of the cheaper model's answer then."""
+    to = plan.chains.get((one.model, one.dialect))
+    if to is None or not one.is_alike or not one.question:
+        return None
+    kept, turned = made.get((one.client, one.question, "")), made.get((one.client, one.question, to.model))
+    return turned if kept is None or (turned is not None and turned.at_ns > kept.at_ns) else None
 
 
 def merged(calls: Sequence[Asked], window_ns: int) -> int:

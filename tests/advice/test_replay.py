@@ -93,12 +93,32 @@ def test_what_stays_with_its_model(more: dict[str, Any]) -> None:
     assert replay([asked(client="vip", traits=frozenset({"allowed"}))], plan).downgraded == 1
 
 
-def test_the_answer_of_a_cheaper_model_is_not_kept() -> None:
-    """So a downgrade takes from the cache what it would have saved, recorded hits included."""
-    calls = [asked(0), asked(0.1), asked(0.2, cost=0, is_hit=True)]
-    plan = Plan(ttl_s=3_600, chains={("gpt-4", "openai"): CHEAP})
-    assert replay(calls, plan).cost_pusd == 60
+TURNS = Plan(ttl_s=3_600, chains={("gpt-4", "openai"): CHEAP})
+
+
+def test_the_answer_of_a_cheaper_model_is_kept_for_those_it_is_given_to() -> None:
+    hit = asked(0.2, cost=0, is_hit=True)
+    calls = [asked(0), asked(0.1), hit]
+    done = replay(calls, TURNS)
+    assert (done.cost_pusd, done.hits, done.downgraded) == (20, 1, 1)
     assert replay(calls, NOW).cost_pusd == 100
+    stays = asked(0.1, traits=frozenset({"exact"}))
+    done = replay([asked(0), stays, asked(0.2), asked(1.05)], TURNS)
+    assert (done.cost_pusd, done.hits) == (120, 2), "who may not be downgraded asks anew; its answer is everybody's"
+    assert replay([asked(0), asked(0.1, cost=20)], TURNS).hits == 0, "what is not cheaper elsewhere stays"
+    by_likeness = replay([asked(0), hit._replace(is_alike=True)], TURNS)
+    assert (by_likeness.cost_pusd, len(by_likeness.upstream)) == (40, 2), "likeness finds no answer of a cheaper model"
+
+
+def test_a_recorded_downgrade_is_found_again_by_its_like() -> None:
+    """In the same way, and by no call that stayed."""
+    cheap = asked(0, cost=20, turned_to="gpt-3.5-turbo", is_simple=False)
+    later = cheap._replace(at_ns=int(1.5 * HOUR))
+    assert replay([cheap, later], NOW).hits == 0
+    assert replay([cheap, later], Plan(ttl_s=7_200)).hits == 1
+    assert replay([cheap, asked(0.5)], NOW).hits == 0
+    assert replay([cheap, asked(0.5)], TURNS).hits == 1
+    assert replay([asked(0), cheap._replace(at_ns=HOUR // 2)], NOW).hits == 1
 
 
 CALLS = st.lists(
@@ -113,6 +133,7 @@ CALLS = st.lists(
         is_kept=st.booleans(),
         is_simple=st.booleans(),
         is_hit=st.just(False),
+        turned_to=st.sampled_from(["", "", "gpt-3.5-turbo"]),
     ),
     max_size=40,
 ).map(lambda calls: sorted(calls, key=lambda one: one.at_ns))

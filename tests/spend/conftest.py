@@ -10,6 +10,8 @@ import httpx2
 import pytest
 
 CONFIG = """
+[server]
+metrics_public = true
 [providers.fake]
 kind = "openai"
 base_url = "{origin}/v1"
@@ -18,6 +20,8 @@ api_key = "upstream"
 kind = "openai"
 base_url = "{origin}/v1"
 api_key = "upstream"
+max_concurrent = 600
+pass_headers = ["x-fake"]
 [providers.single]
 kind = "openai"
 base_url = "{origin}/v1"
