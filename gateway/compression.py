@@ -175,6 +175,9 @@ class Encoded(Downstream):
         self.finished = True
         await self._below.end(data)
 
+    def cut(self) -> None:
+        self._below.cut()
+
 
 def _saves(made: bytes, body: bytes, percent: int) -> bool:
     return len(made) * 100 <= len(body) * (100 - percent)

@@ -55,6 +55,9 @@ class Downstream:
         self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
+    def cut(self) -> None:
+        """The answer ends short of its end, so that nobody takes it for whole."""
+
     def _begin(self) -> None:
         if self.started:
             raise RuntimeError("this call was answered already")
@@ -100,6 +103,9 @@ class Directly(Downstream):
             return False
         exchange.send_body(data, more=True)
         return not exchange.is_crowded
+
+    def cut(self) -> None:
+        self.exchange.is_cut = True
 
     async def drained(self) -> None:
         await self.exchange.drained()

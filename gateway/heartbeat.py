@@ -90,6 +90,9 @@ class Continued(Downstream):
         self.finished = True
         await self._begun.end(data if self._is_stream else self._no_stream())
 
+    def cut(self) -> None:
+        self._begun.cut()
+
     def _no_stream(self) -> bytes:
         error = BadUpstream("The provider answered with something that is no stream, after this one had begun.")
         return stream_event(error, self._call.dialect, self._call.id)

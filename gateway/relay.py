@@ -176,8 +176,10 @@ class Relay:
         if keep is not None:
             keep(tail)
         await self._closing.end(call, attempt, "served" if good else "failed", usage, error, good=good, code=code)
-        if error is None or not attempt.is_encoded:  # no event can be added to an encoded stream: it ends visibly cut
+        if error is None or not attempt.is_encoded:
             await down.end(tail)
+        else:
+            down.cut()  # no event can be added to an encoded stream
 
     async def _broken(self, call: Call, attempt: Attempt, error: UpstreamError, down: Downstream) -> None:
         """The reply broke off after it began: an event in a stream, a visible cut else."""
@@ -188,6 +190,8 @@ class Relay:
         await self._closing.end(call, attempt, "failed", spoilt.usage, spoilt.error)
         if attempt.is_stream and not attempt.is_encoded:
             await down.end(tail + stream_event(spoilt.error, call.dialect, call.id))
+        else:
+            down.cut()
 
     def _asked_wait(self, response: UpstreamResponse) -> float | None:
         """The provider's own retry-after, for an answer that is not passed on as it came."""

@@ -51,6 +51,7 @@ class Exchange:
     begun = False  # whether the application was started
     started = False  # whether response bytes were written
     complete = False  # whether the response was written in full
+    is_cut = False  # set by an application that ends its response short on purpose
     arrived = False  # whether the request body has arrived in full
     status = 0
     headers: Headers = ()

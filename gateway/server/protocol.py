@@ -347,7 +347,8 @@ class TidegateProtocol(asyncio.Protocol):
         """The application raised, or returned without a whole response."""
         if exchange.disconnected and error is None:
             return
-        logger.error("The application failed, or returned without a whole response", exc_info=error)
+        if error is not None or not exchange.is_cut:
+            logger.error("The application failed, or returned without a whole response", exc_info=error)
         if exchange.complete or exchange.disconnected:
             return
         if exchange.started:

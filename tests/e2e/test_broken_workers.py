@@ -8,6 +8,7 @@ import socketserver
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import IncompleteRead
 from threading import Thread
 from typing import Any
 
@@ -22,8 +23,13 @@ ANSWERS: dict[str, tuple[bytes, ...]] = {
     "cut-chunked": (CHUNKED, b""),
     "bad-chunk": (CHUNKED, b"-1\r\nhi\r\n"),
     "cut-length": (OK + b"content-length: 2000000\r\n\r\n", b""),
+    "cut-later": (CHUNKED + b"2\r\nhi\r\n", b""),
+    "cut-long": (OK + b"content-length: 2000000\r\n\r\nhi", b""),
     "good": (OK + b"content-length: 2\r\n\r\nhi",),
 }
+
+#: What breaks when some of it was passed on.
+LATE = ("cut-later", "cut-long")
 
 
 class Raw(socketserver.StreamRequestHandler):
@@ -60,12 +66,21 @@ def server(start_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.parametrize("worker", ["native", "httpx"])
-@pytest.mark.parametrize("answer", [name for name in ANSWERS if name != "good"])
+@pytest.mark.parametrize("answer", [name for name in ANSWERS if name not in ("good", *LATE)])
 def test_what_breaks_before_its_first_byte_is_a_502_that_says_whose_fault_it_is(
     server: Any, worker: str, answer: str
 ) -> None:
     status, _, body = server.request("POST", f"/workers/{worker}/{answer}", b"{}")
     assert status == 502, body
     assert f"'{worker}'" in json.loads(body)["error"]
+    assert server.request("POST", f"/workers/{worker}/good", b"{}")[0] == 200
+    assert not re.search(r'"level": "error"', server.output), "it is no defect of ours"
+
+
+@pytest.mark.parametrize("worker", ["native", "httpx"])
+@pytest.mark.parametrize("answer", LATE)
+def test_what_breaks_later_ends_visibly_short_and_is_no_error_of_ours(server: Any, worker: str, answer: str) -> None:
+    with pytest.raises((IncompleteRead, ConnectionError)):
+        server.request("POST", f"/workers/{worker}/{answer}", b"{}")
     assert server.request("POST", f"/workers/{worker}/good", b"{}")[0] == 200
     assert not re.search(r'"level": "error"', server.output), "it is no defect of ours"
