@@ -473,7 +473,7 @@ class TidegateProtocol(asyncio.Protocol):
         elif self.phase == BODY:
             message = f"The request body came too slowly (nothing for {self.limits.body_timeout_s:g} s, or too little)."
             self.refuse(Refusal(408, "body_timeout", message + " Send it again, faster."))
-        elif self._pending:
+        elif self._pending not in (b"", b"\r", b"\r\n"):  # a line end behind a body is no request
             message = f"The request's headers were not complete after {self.limits.header_timeout_s:g} s."
             self.refuse(Refusal(408, "header_timeout", message + " Send the request again."))
         else:

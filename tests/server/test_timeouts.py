@@ -132,6 +132,17 @@ def test_an_idle_connection_is_closed(serve: Any) -> None:
     assert 0.2 <= watch.seconds < 1.5
 
 
+def test_a_line_end_behind_a_body_is_no_request(serve: Any) -> None:
+    """Some old clients send one. An answer to it would be taken for that of their next request."""
+    served = serve(header_timeout_s=0.25)
+    client = served.connect()
+    client.send(GET + b"\r\n").response()
+    assert client.closed()
+    again = served.connect()
+    again.send(GET + b"\r\n").response()
+    assert again.send(GET).response().status == 200
+
+
 def test_a_slow_app_is_not_timed_out(serve: Any) -> None:
     import asyncio
 
