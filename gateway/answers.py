@@ -15,6 +15,7 @@ from gateway.interest import Interest
 from gateway.metrics import Metrics
 from gateway.scheduler import Loans
 from gateway.usage import Usage
+from gateway.wishes import deadline_wished
 
 if TYPE_CHECKING:
     from gateway.alike import Alike
@@ -101,7 +102,7 @@ class Answers:
 
     async def wait(self, call: Call, flight: Flight) -> Answer | None:
         """The answer that another call brings, if it does so in time for this one."""
-        return await within(call, self._now(), flight.answer())
+        return await within(deadline_wished(call), self._now(), flight.answer())
 
     def get(self, key: bytes) -> Answer | None:
         """The answer of that key, if it is still good."""

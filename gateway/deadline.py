@@ -59,12 +59,12 @@ def check(call: Call, now_ns: int) -> None:
         raise exceeded(bool(call.attempts))
 
 
-async def within(call: Call, now_ns: int, waiting: Awaitable[Result]) -> Result:
-    """Waits for what another call brings, but no longer than this one's answer is of use."""
-    if call.deadline_ns is None:
+async def within(deadline_ns: int | None, now_ns: int, waiting: Awaitable[Result]) -> Result:
+    """Waits for what another call brings, but no longer than this one's answer is of use. Monotonic instants."""
+    if deadline_ns is None:
         return await waiting
     try:
-        async with timeout((call.deadline_ns - now_ns) / 1e9):
+        async with timeout((deadline_ns - now_ns) / 1e9):
             return await waiting
     except TimeoutError:
         raise exceeded(is_sent=False) from None

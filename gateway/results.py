@@ -13,6 +13,7 @@ from gateway.deadline import within
 from gateway.interest import Interest
 from gateway.metrics import Metrics
 from gateway.records.rows import ResultRow
+from gateway.wishes import deadline_wished
 
 __all__ = ["ResultRow", "Results", "Shelf", "UnderWay", "id_of"]
 
@@ -77,7 +78,7 @@ class Results:
 
     async def wait(self, call: Call, running: UnderWay) -> ResultRow | None:
         """The result that another call with the same key brings, if it does so in time for this one."""
-        return await within(call, self._now_ns(), running.result())
+        return await within(deadline_wished(call), self._now_ns(), running.result())
 
     async def begin(self, id: str, fingerprint: bytes, interest: Interest) -> ResultRow | None:
         """Claims a key that nobody has under way. A result means that there is one already; None that the caller

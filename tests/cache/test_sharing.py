@@ -100,7 +100,7 @@ async def test_a_follower_that_leaves_as_it_lands_pays_the_share_it_was_counted_
     cache._answers = Answers(ManualClock(), Metrics())
     cache._gate = cast("Any", SimpleNamespace(scheduler=None, store=SimpleNamespace(reserve=reserve, settle=settle)))
     call = cast("Any", SimpleNamespace(
-        id="2", deadline_ns=None, beat=None, borne_pusd=None,
+        id="2", deadline_ns=None, dialect="openai", json={}, beat=None, borne_pusd=None,
         client=SimpleNamespace(tier=SimpleNamespace(discount_percent=0)),
         pipeline=SimpleNamespace(place=lambda _: None, spending=lambda _: ["a budget"]),
     ))  # fmt: skip

@@ -147,3 +147,19 @@ async def test_who_waits_for_anothers_answer_waits_no_longer(stand: Any, by: str
     assert time.monotonic() - began < 1
     assert (await first).status_code == 200  # which nobody cancelled
     assert one.fakes[0].stats.calls == 1
+
+
+@pytest.mark.parametrize("by", ["its idempotency key", "the cache"])
+async def test_so_does_who_says_it_in_metadata(stand: Any, by: str) -> None:
+    """The first one has the same body, and says in its header, which counts first, that it has more time."""
+    one = await stand()
+    headers = {"idempotency-key": "same"} if by == "its idempotency key" else {}
+    said = {"metadata": {"tidegate_deadline": at(0.8)["x-tidegate-deadline"]}, "temperature": 0}
+    first = asyncio.create_task(one.chat("latency-ms=1500", headers=headers | at(20), **said))
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    answer = await one.chat("latency-ms=1500", headers=headers, **said)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert time.monotonic() - began < 1
+    assert (await first).status_code == 200
+    assert one.fakes[0].stats.calls == 1
