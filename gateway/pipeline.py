@@ -27,7 +27,7 @@ from gateway.ratelimit import refusal, span
 from gateway.routing.told import Told
 from gateway.scheduler import Option, Placement, Queued, Scheduler, Waiter
 from gateway.shadows import Shadows
-from gateway.state.store import Grant, Limit, Store
+from gateway.state.store import Grant, Limit, Store, Want
 from gateway.targets import Target
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class Pipeline:
         metrics.gauge("tidegate_policy_seconds_total", "Time spent in each policy.", self._seconds, ("policy",))
         metrics.gauge("tidegate_policy_calls_total", "Calls each policy saw.", self._calls, ("policy",))
 
-    async def greet(self, call: Call) -> None:
+    def greet(self, call: Call) -> Awaitable[None]:
         """Who is calling; before the body is read."""
-        await self._descend(self._greeting, call)
+        return self._descend(self._greeting, call)
 
     async def admit(self, call: Call) -> None:
         """Lets the call pass with everything it needs held, or raises the GatewayError that refuses it."""
@@ -369,13 +369,17 @@ class Pipeline:
         message = f"Calls of this urgency are served off-peak. Try again in {span(wait_s)}."
         return RateLimited(message, retry_after_s=wait_s, policy="offpeak")
 
-    async def _ask(self, call: Call, rows: list[Held], waiting: int, queued: bool) -> Grant:
+    def _ask(self, call: Call, rows: list[Held], waiting: int, queued: bool) -> Awaitable[Grant]:
         """`waiting`: how many of the last rows are waited for."""
         wants = list(map(_WANT, rows))
-        if queued and not waiting:  # only the hour is lacking
-            grant = await self._store.reserve(call.hold, wants, HOLD_TTL_S)
-            return Grant((), grant.levels, waits=True) if grant.granted else grant
-        return await self._store.reserve(call.hold, wants, HOLD_TTL_S, waiting, queued)
+        if queued and not waiting:
+            return self._ask_for_later(call, wants)
+        return self._store.reserve(call.hold, wants, HOLD_TTL_S, waiting, queued)
+
+    async def _ask_for_later(self, call: Call, wants: list[Want]) -> Grant:
+        """Where only the hour is lacking."""
+        grant = await self._store.reserve(call.hold, wants, HOLD_TTL_S)
+        return Grant((), grant.levels, waits=True) if grant.granted else grant
 
     async def _wait(self, call: Call) -> None:
         """For its turn; then everything is held, and the target that was granted comes first."""
