@@ -160,6 +160,7 @@ class Call:
         "hold",
         "id",
         "interest",
+        "is_held_besides",
         "json",
         "key",
         "left",
@@ -239,6 +240,7 @@ class Call:
         self.attempts: list[AttemptRow] = []
         self.hold = ""  # id of what the store holds for this call
         self.held: list[Held] = []  # in the order of the hold's wants
+        self.is_held_besides = False  # some of it twice: for the attempt before, and for the next one besides
         self.placement: Placement | None = None  # how it stands in the queue; None: it refuses instead of waiting
         self.not_before_ns = 0  # monotonic; it waits at least until then (off-peak)
         self.heard: list[tuple[Target, Told, int]] = []  # what providers said of their limits, when (monotonic)

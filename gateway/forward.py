@@ -20,6 +20,7 @@ from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, GatewayError, Header, Internal, Overloaded
 from gateway.failures import cut_short, overloaded
 from gateway.hedge import Sending, race
+from gateway.needs import of_attempt
 from gateway.providers.base import Provider
 from gateway.providers.faults import FAULTS, of_error, of_status
 from gateway.providers.preamble import MOST_BYTES, Beginning, beginning_of, gave_up
@@ -228,6 +229,8 @@ class Forwarder:
     async def _abandon(self, call: Call, outcome: Outcome) -> None:
         """The call ended between two attempts: those that were made count all the same."""
         if call.attempts and not call.concluded:
+            last = of_attempt(call, len(call.attempts) - 1, outcome)
+            outcome.usage, outcome.cost_pusd, outcome.target = last.usage, last.cost_pusd, last.target
             outcome.attempted = True
             await self._closing.conclude(call, outcome)
 

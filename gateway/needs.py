@@ -55,7 +55,7 @@ def settled(call: Call, outcome: Outcome) -> list[int]:
     """What was truly used of all that is held. A need of an attempt is settled by that attempt's own usage; a need of
     the call by all of them together, so what was reserved besides for a later attempt gives everything back."""
     actual: list[int] = []
-    if len(call.attempts) < 2:  # nothing can be held twice
+    if len(call.attempts) < 2 and not call.is_held_besides:  # nothing is held twice
         asked: object = None
         answer = 0
         for need, _, amount, _ in call.held:
@@ -68,6 +68,7 @@ def settled(call: Call, outcome: Outcome) -> list[int]:
             actual.append(answer)
         return actual
     last = len(call.attempts) - 1
+    of_last = {id(need) for need, _, _, attempt in call.held if attempt == last}
     seen: set[int] = set()
     for need, _, amount, attempt in call.held:
         if need.settle is None:
@@ -75,15 +76,17 @@ def settled(call: Call, outcome: Outcome) -> list[int]:
         elif not need.per_target:
             actual.append(0 if id(need) in seen else need.settle(call, outcome))
             seen.add(id(need))
-        elif attempt in (WHOLE, last) or attempt > last:
+        elif attempt > last and id(need) in of_last:  # held besides for one that was never made
+            actual.append(0)
+        elif attempt >= last or attempt == WHOLE:
             actual.append(need.settle(call, outcome))
         else:
-            actual.append(need.settle(call, _earlier(call, attempt, outcome)))
+            actual.append(need.settle(call, of_attempt(call, attempt, outcome)))
     return actual
 
 
-def _earlier(call: Call, attempt: int, outcome: Outcome) -> Outcome:
-    """The outcome of an attempt that was followed by another."""
+def of_attempt(call: Call, attempt: int, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt that was not the call's end: another followed it, or the call ended after it."""
     row = call.attempts[attempt]
     at = (row.provider, row.model, row.upstream_model)
     target = next((one for one in call.targets if (one.provider.name, one.model, one.upstream_model) == at), None)

@@ -277,6 +277,7 @@ class Pipeline:
             wants = list(map(_WANT, fresh))
             if not (await self._store.exchange(call.hold, dropped, wants, HOLD_TTL_S)).granted:
                 return False
+        call.is_held_besides = call.is_held_besides or keep
         kept = [(*one[:3], attempt) if i in stays else one for i, one in enumerate(call.held) if i not in dropped]
         call.held = kept + fresh
         return True

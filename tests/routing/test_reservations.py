@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import pytest
 
 CONFIG = """
@@ -71,3 +72,32 @@ async def test_both_targets_limits_are_held_after_an_attempt_that_may_have_been_
     used = sum(row.output_tokens for row in (await one.rows()).values())
     assert sum((await left(one)).values()) == 2000 - used  # what was held besides came back
     assert (await one.chat(max_tokens=500, headers=THRIFTY)).status_code == 200
+
+
+async def test_a_call_that_ends_between_two_attempts_is_settled_by_what_they_cost(stand: Any) -> None:
+    """The client leaves during the pause before the retry: budget, quota and pool count the attempt that was made, as
+    the ledger does."""
+    config = CONFIG.replace("attempts = 2", "attempts = 2\nbackoff_s = 500\nlongest_backoff_s = 500")
+    config = config.replace('["1000/minute"]', '["1000/minute"], tokens = ["100000/day"]')
+    target = '{ to = "f0/demo-small", pools = { first = "output_tokens" } }'
+    one = await stand(config, providers=1, targets=target)
+    one.fakes[0].set_plan([{"nth": 1, "fake": "reset=body; chunks=400"}])
+    with pytest.raises(httpx2.TimeoutException):
+        await one.client.post(
+            "/v1/chat/completions",
+            json={"model": "m", "max_tokens": 400, "messages": [{"role": "user", "content": "hi"}]},
+            headers=THRIFTY,
+            timeout=1,
+        )
+    await one.settled()
+    (row,) = (await one.rows()).values()
+    assert (row.outcome, row.attempts) == ("gone", 1)
+    assert row.charge_pusd > 0
+    assert row.output_tokens > 0
+    budget = next(policy for policy in one.gateway._live.pipeline.policies if policy.name == "budget")
+    (level,) = await budget.status("client", "thrifty")
+    assert level.limit_pusd - level.left_pusd == row.charge_pusd
+    assert (await left(one))["first"] == 1000 - row.output_tokens
+    answer = await one.chat(max_tokens=1, headers=THRIFTY)
+    spent = row.input_tokens + row.output_tokens + answer.json()["usage"]["total_tokens"]
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) == 100_000 - spent
