@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.clock import Clock
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OVERHEAD_BYTES = 1_024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A complete answer. `chunks` are those of a stream as they went out, or the one body. Instants are monotonic."""
 
@@ -45,6 +45,7 @@ class Answer:
     made_ns: int
     expires_ns: int
     usage: Usage | None = None  # what its call was billed by
+    question: str | None = field(default=None, compare=False)  # the digest that rows keep, once a hit has needed it
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ from gateway.state.store import Level, Limit
 from gateway.usage import Estimate, Usage
 
 if TYPE_CHECKING:
+    from gateway.answers import Answer
     from gateway.batches import Seat
     from gateway.heartbeat import Beat
     from gateway.pipeline import Pipeline
@@ -189,6 +190,7 @@ class Call:
         "route",
         "seat",
         "shadows",
+        "source",
         "started_ns",
         "started_wall_ns",
         "targets",
@@ -235,6 +237,7 @@ class Call:
         self.needs: list[Need] = []
         self.reply: Reply | None = None
         self.reply_headers: list[Header] = []
+        self.source: Answer | None = None  # that was found for exactly this question
         self.notes: dict[str, Any] = {}  # a policy's own remarks: go to the log line and the record
         self.marks: list[str] = []  # what observing policies would have done
         self.attempts: list[AttemptRow] = []

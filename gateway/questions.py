@@ -36,7 +36,12 @@ class Questions:
         body = call.json
         if not self._is_on or call.route.name not in ROUTES or call.method != "POST" or type(body) is not dict:
             return NOTHING
-        question = self._digest(call) if stands_alone(call, sampled=True) else None
+        source = call.source
+        question = None if source is None else source.question
+        if question is None and stands_alone(call, sampled=True):
+            question = self._digest(call)
+            if source is not None:
+                source.question = question
         return question, _traits(call) if call.reply is None else None
 
     def _digest(self, call: Call) -> str:

@@ -228,6 +228,7 @@ class Cache(Policy):
     def _replay(self, call: Call, answer: Answer) -> Reply:
         borne_pusd = call.borne_pusd or 0
         saved_pusd = answer.cost_pusd - borne_pusd
+        call.source = answer
         self._lookups.add((call.route.name, "hit"))
         if self.mode == "enforce":  # observed, the call is made and paid for
             self._saved.add((call.route.name,), saved_pusd)
