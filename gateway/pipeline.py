@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import suppress
 from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
@@ -217,8 +216,7 @@ class Pipeline:
             await cast("Awaitable[None]", applied)
             return
         generator = cast("AsyncGenerator[None, Outcome]", applied)
-        with suppress(StopAsyncIteration):
-            await generator.__anext__()
+        if await anext(generator, step) is None:  # else it ended without a `yield`
             call.pending.append((step, generator))
 
     def _unexpected(self, step: Step, call: Call) -> None:
