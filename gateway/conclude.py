@@ -125,7 +125,7 @@ class Concluder:
         last = attempts[-1] if attempts else None
         duration_us = (self._now_ns() - call.started_ns) // 1000
         elsewhere_us = (call.upstream_ns + (call.queued.waited_ns if call.queued is not None else 0)) // 1000
-        cost = sum(row.cost_pusd for row in attempts) if len(attempts) != 1 else attempts[0].cost_pusd
+        cost = sum([row.cost_pusd for row in attempts])
         saving = call.notes.get("saving")
         saved = 0 if saving is None else saving.get("original_pusd", 0) - saving.get("actual_pusd", 0)
         is_asked = bool(call.client.id) and outcome.kind != "refused"  # of those, nobody is advised

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from gateway.clock import Clock
@@ -252,6 +253,7 @@ class Prices:
         return f"genai-prices/{__version__}", lambda: listed(found, self._clock.wall_ns())
 
 
+@lru_cache(maxsize=4096)
 def usd(pusd: int) -> str:
     """Pico-dollars as a decimal string of dollars, exact: "0.00015"."""
     sign, (whole, rest) = ("-" if pusd < 0 else ""), divmod(abs(pusd), PUSD)

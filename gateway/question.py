@@ -13,7 +13,9 @@ import orjson
 
 from gateway.answers import Answer
 from gateway.call import Call, Outcome
+from gateway.clients import Client
 from gateway.jsonbody import is_exact
+from gateway.targets import Target
 
 _NS = 1_000_000_000
 
@@ -87,9 +89,7 @@ def draws_lots(call: Call) -> bool:
 
 def digest_of(call: Call, share: Literal["client", "org"], body: object) -> bytes:
     """A digest of all that the answer depends on: whose it is, where it goes, its headers, and `body` of its JSON."""
-    owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
-    places = sorted([f"{one.provider.answers_as}\0{one.upstream_model}\0{one.model}" for one in call.targets])
-    head = orjson.dumps([owner, share, places])  # sorted, since the order is that of the moment (balance, breakers)
+    head = _head(call, share)
     told = call.memo.get("told")
     if told is None:
         told = call.memo["told"] = _told(call)
@@ -101,6 +101,18 @@ def digest_of(call: Call, share: Literal["client", "org"], body: object) -> byte
     if not is_exact(raw):
         asked += raw  # what floats make equal the provider sees digit for digit
     return hashlib.sha256(b"\0\0".join((head, told, asked))).digest()[:24]
+
+
+def _head(call: Call, share: Literal["client", "org"]) -> bytes:
+    """Whose it is, and where it goes; kept with the call's head, as below."""
+    known: tuple[Client, str, list[Target], bytes] | None = call.memo.get("head")
+    if known is not None and known[0] is call.client and known[1] == share and known[2] == call.targets:
+        return known[3]
+    owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
+    places = sorted([f"{one.provider.answers_as}\0{one.upstream_model}\0{one.model}" for one in call.targets])
+    head = orjson.dumps([owner, share, places])  # sorted, since the order is that of the moment (balance, breakers)
+    call.memo["head"] = call.client, share, list(call.targets), head
+    return head
 
 
 def _told(call: Call) -> bytes:
