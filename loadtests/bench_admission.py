@@ -1,6 +1,6 @@
 """What admission costs a call on the event loop when nobody waits: identity, quota, budget, pool, queue; settlement.
 
-    python loadtests/bench_admission.py [POLICY ...]       default: identity quota budget pool queue
+    python -m loadtests.bench_admission [POLICY ...]       default: identity quota budget pool queue
 
 CPU time of the process, best of many rounds; the price is a stand-in. The model takes tokens and requests of two pools,
 one of them with a daily window. The last line is of `pool` alone for a call that no pool concerns.
@@ -13,8 +13,6 @@ import sys
 from time import process_time_ns
 from types import SimpleNamespace
 from typing import Any
-
-from bench_limits import FixedQuote, call_of
 
 from gateway.call import Outcome
 from gateway.clients import BudgetRules, Client, Key, QuotaRules, Tier
@@ -34,6 +32,7 @@ from gateway.scheduler import Scheduler
 from gateway.state.memory import MemoryStore
 from gateway.targets import Target
 from gateway.usage import Usage
+from loadtests.bench_limits import FixedQuote, call_of
 
 ROUND, ROUNDS = 200, 100
 #: Above this the exit code is 1.
