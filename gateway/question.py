@@ -6,6 +6,7 @@ Shared by all policies that give an answer again (../docs/cache.md).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,13 +123,15 @@ def _told(call: Call) -> bytes:
     return b"\0\0".join((call.dialect.encode(), call.path, call.query, *headers))
 
 
-def answer_of(call: Call, key: bytes, outcome: Outcome, models: set[str], made_ns: int, ttl_s: int) -> Answer | None:
-    """What is kept of the outcome, if it is one to keep: complete, a success, and of one of `models`: those that the
-    call was asked of. `made_ns` is monotonic."""
+def answer_of(
+    call: Call, key: bytes, outcome: Outcome, targets: Sequence[Target], made_ns: int, ttl_s: int
+) -> Answer | None:
+    """What is kept of the outcome, if it is one to keep: complete, a success, and of a model of `targets`: those that
+    the call was asked of. `made_ns` is monotonic."""
     target, chunks = outcome.target, outcome.chunks
     if outcome.kind != "served" or not outcome.complete or outcome.status != 200 or target is None or not chunks:
         return None
-    if target.model not in models:
+    if all(one.model != target.model for one in targets):
         return None
     headers = tuple(header for header in outcome.headers if header[0] not in _NOT_REPLAYED)
     is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)

@@ -85,6 +85,8 @@ class Cache(Policy):
         self._saved = counter("tidegate_cache_saved_picodollars_total", "Cost that hits saved.", ("route",))
 
     def concerns(self, call: Call) -> bool:
+        if call.route.name not in ROUTES or call.method != "POST" or not isinstance(call.json, dict):
+            return False
         return self._ttl_s(call) > 0
 
     def again(self, call: Call) -> None:
@@ -116,12 +118,11 @@ class Cache(Policy):
         if leads:
             call.interest = interest
             call.loans = self._answers.take_off(lane, interest, call.id, form).loans
-        models = {target.model for target in call.targets}
-        answer = None
+        targets, answer = call.targets, None
         try:
             call.tap(self.answer_mib * _MIB, self._room)
             outcome = yield
-            answer = answer_of(call, base, outcome, models, self._now(), ttl_s)
+            answer = answer_of(call, base, outcome, targets, self._now(), ttl_s)
             if answer is not None:
                 self._answers.put(key, answer, purges)
         finally:
@@ -217,13 +218,10 @@ class Cache(Policy):
         return None
 
     def _ttl_s(self, call: Call) -> int:
-        route = call.route.name
-        if route not in ROUTES or call.method != "POST" or not isinstance(call.json, dict):
-            return 0
         template = call.headers.get(b"x-tidegate-template")
         if template is not None and (age_s := self.templates.get(template.decode("latin-1"))) is not None:
             return age_s
-        return self.routes.get(route, self.ttl_s)
+        return self.routes.get(call.route.name, self.ttl_s) if self.routes else self.ttl_s
 
     def _replay(self, call: Call, answer: Answer) -> Reply:
         borne_pusd = call.borne_pusd or 0
@@ -269,6 +267,8 @@ def _form_of(call: Call) -> bytes:
 
 def _asked(body: dict[str, Any]) -> dict[str, Any]:
     """The body without what says in which form the answer is wanted. What no provider would take stays."""
+    if "stream" not in body and "stream_options" not in body:
+        return body
     asked = dict(body)
     if isinstance(asked.get("stream", False), bool):
         asked.pop("stream", None)

@@ -142,10 +142,10 @@ class Semantic(Policy):
             self._lookups.add((call.route.name, "miss"))
         if not wish.keep:
             return
-        models = {target.model for target in call.targets}
+        targets = call.targets
         call.tap(self.answer_mib * _MIB, self._room)
         outcome = yield
-        answer = answer_of(call, asked.key, outcome, models, self._now(), ttl_s)
+        answer = answer_of(call, asked.key, outcome, targets, self._now(), ttl_s)
         if answer is not None:
             self._answers.put(asked.key, answer, purges)
             self._alike.add(asked.part, asked.key, vector, asked.marks, self._lives)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from gateway.policy import Gate
     from gateway.targets import Target
 
-#: Rounds of one second each, in turn: what else the machine does only ever adds.
-ROUNDS, AT_ONCE = 4, 32
+#: Rounds of one second each, in turn; the median counts, since the machine does other things as well.
+ROUNDS, AT_ONCE = 5, 32
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,6 +54,7 @@ def cost_us(gateway: Tidegate, request: Request, folder: Path) -> float:
     found = re.search(r"(\d+) requests in", done)
     assert found, done
     assert "Non-2xx" not in done, done
+    time.sleep(0.3)  # the records' writer ends what it has
     return (cpu_s(pid) - began) / int(found[1]) * 1e6
 
 
@@ -71,7 +73,7 @@ def test_a_hit_costs_at_most_60_percent_of_a_forwarded_call(tmp_path: Path) -> N
         gateway.stop()
         responder.stop()
     hits, forwarded = zip(*rounds, strict=True)
-    ratio = min(hits) / min(forwarded)
+    ratio = median(hits) / median(forwarded)
     print(f"a hit costs {ratio:.0%} of a forwarded call's CPU")
     assert ratio <= 0.6, rounds
 
@@ -101,14 +103,15 @@ def a_call() -> Call:
     return call
 
 
-def us_of(once: Callable[[], None]) -> float:
-    """Microseconds of CPU, the best of many."""
-    best, number = float("inf"), 300
+def us_of(*works: Callable[[], None]) -> list[float]:
+    """Microseconds of CPU of each, the best of many rounds in turn, so that all find the machine's quiet moments."""
+    best, number = [float("inf")] * len(works), 300
     for _ in range(30):
-        began = time.process_time_ns()
-        for _ in range(number):
-            once()
-        best = min(best, (time.process_time_ns() - began) / number / 1000)
+        for index, once in enumerate(works):
+            began = time.process_time_ns()
+            for _ in range(number):
+                once()
+            best[index] = min(best[index], (time.process_time_ns() - began) / number / 1000)
     return best
 
 
@@ -136,7 +139,7 @@ async def test_a_look_up_adds_at_most_10_us_to_a_miss() -> None:
         sorted(call.raw_headers)
         hashlib.blake2b(text * 8, digest_size=24).digest()
 
-    look_up_us, yard_us = us_of(missed), us_of(yardstick)
+    look_up_us, yard_us = us_of(missed, yardstick)
     print(f"a look-up adds {look_up_us:.1f} us to a miss; the yardstick takes {yard_us:.1f} us")
     assert look_up_us <= AT_MOST_US * yard_us / YARDSTICK_US
 
