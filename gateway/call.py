@@ -103,13 +103,13 @@ class Need:
     even_if_cached: bool = False
     policy: str = ""
     waits: bool = field(init=False)  # lacking it makes the call wait
-    per_target: bool = field(init=False)  # its limit depends on the target
-    is_fixed: bool = field(init=False)  # limit and amount are known without call and target
+    whole: Limit | None = field(init=False)  # the limit, where it does not depend on the target
+    per_target: bool = field(init=False)  # where it does
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "waits", isinstance(self.lacking, Wait))
-        object.__setattr__(self, "per_target", not isinstance(self.limit, Limit))
-        object.__setattr__(self, "is_fixed", isinstance(self.limit, Limit) and isinstance(self.amount, int))
+        object.__setattr__(self, "whole", self.limit if isinstance(self.limit, Limit) else None)
+        object.__setattr__(self, "per_target", self.whole is None)
 
 
 @dataclass(slots=True)

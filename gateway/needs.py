@@ -36,16 +36,17 @@ def split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[He
     attempt = len(call.attempts)
     asked: object = None
     answer = 0
+    one: Held | None
     for need in needs:
-        if need.is_fixed:  # most are
-            one: Held | None = (need, need.limit, need.amount, WHOLE)  # type: ignore[assignment]  # fixed, both are
-        elif need.per_target or target is None or need.settle is None:
+        limit, amount = need.whole, need.amount
+        if limit is not None and isinstance(amount, int):  # most are fixed
+            one = need, limit, amount, WHOLE
+        elif limit is None or isinstance(amount, int) or target is None or need.settle is None:
             one = resolved(need, call, target, attempt)
         else:  # limits of one kind ask the same in turn: tokens a minute, a day
-            if need.amount is not asked:
-                asked = need.amount
-                answer = need.amount(call, target)  # type: ignore[operator]  # not fixed, as its limit is
-            one = (need, need.limit, answer, WHOLE)  # type: ignore[assignment]  # not per target
+            if amount is not asked:
+                asked, answer = amount, amount(call, target)
+            one = need, limit, answer, WHOLE
         if one is not None:
             (waiting if need.waits else held).append(one)
     return held, waiting

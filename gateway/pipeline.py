@@ -9,31 +9,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from gateway.call import Call, Held, Need, Outcome
-from gateway.errors import GatewayError, Internal, RateLimited
-from gateway.heartbeat import beating
-from gateway.holds import HOLD_TTL_S
+from gateway.call import Call, Need, Outcome
+from gateway.errors import GatewayError, Internal
 from gateway.metrics import Metrics
-from gateway.needs import resolved, settled, split
+from gateway.needs import settled
 from gateway.policy import Policy
-from gateway.ratelimit import refusal, span
+from gateway.reservations import Reservations
 from gateway.routing.told import Told
-from gateway.scheduler import Option, Placement, Queued, Scheduler, Waiter
+from gateway.scheduler import Placement, Scheduler
 from gateway.shadows import Shadows
-from gateway.state.store import Grant, Limit, Store, Want
+from gateway.state.store import Limit, Store
 from gateway.targets import Target
 
 if TYPE_CHECKING:
-    from gateway.batches import Seat
-
-#: Of a row of what is held.
-_LIMIT, _WANT = itemgetter(1), itemgetter(1, 2)
+    pass
 
 
 class Step:
@@ -83,6 +77,7 @@ class Pipeline:
         self._decisions = metrics.counter(
             "tidegate_policy_decisions_total", "What each policy decided.", ("policy", "mode", "decision")
         )
+        self._reservations = Reservations(store, scheduler, self._decisions)
         metrics.gauge("tidegate_policy_seconds_total", "Time spent in each policy.", self._seconds, ("policy",))
         metrics.gauge("tidegate_policy_calls_total", "Calls each policy saw.", self._calls, ("policy",))
 
@@ -96,7 +91,7 @@ class Pipeline:
         if call.shadows:
             await self._shadows.reserve(call)
         if call.needs:
-            await self._reserve(call)
+            await self._reservations.reserve(call)
 
     async def settle(self, call: Call, outcome: Outcome) -> None:
         """Tells every waiting policy and the store how it ended. Never raises; a second call does nothing."""
@@ -255,30 +250,9 @@ class Pipeline:
         call.marks.append(f"{step.name}: {what}")
         self._decisions.add((step.name, "observe", "refused"))
 
-    async def move(self, call: Call, target: Target, *, keep: bool) -> bool:
-        """Before an attempt after the first: moves what depends on the target to this one, in one step and without
-        waiting. `keep`: the attempt before may have been billed, so what it holds stays and this one's comes besides.
-        False: it does not fit, the target is to be skipped."""
-        attempt = len(call.attempts)
-        needs = [need for need in call.needs if need.per_target]
-        dropped: list[int] = []
-        if keep:
-            needs += [need for need in call.needs if not need.per_target and callable(need.amount) and need.settle]
-        else:
-            dropped = [i for i, (need, _, _, n) in enumerate(call.held) if need.per_target and n == max(0, attempt - 1)]
-        fresh = [one for need in needs if (one := resolved(need, call, target, attempt)) is not None]
-        same = {call.held[i][:3]: i for i in dropped}  # stays where it is
-        stays = {same[one[:3]] for one in fresh if one[:3] in same}
-        fresh = [one for one in fresh if one[:3] not in same]
-        dropped = [i for i in dropped if i not in stays]
-        if fresh or dropped:
-            wants = list(map(_WANT, fresh))
-            if not (await self._store.exchange(call.hold, dropped, wants, HOLD_TTL_S)).granted:
-                return False
-        call.is_held_besides = call.is_held_besides or keep
-        kept = [(*one[:3], attempt) if i in stays else one for i, one in enumerate(call.held) if i not in dropped]
-        call.held = kept + fresh
-        return True
+    def move(self, call: Call, target: Target, *, keep: bool) -> Awaitable[bool]:
+        """Before an attempt after the first; see `Reservations.move`."""
+        return self._reservations.move(call, target, keep=keep)
 
     def redeclare(self, call: Call) -> list[Need]:
         """What a waiting call waits for by this configuration's policies (after a reload)."""
@@ -291,172 +265,6 @@ class Pipeline:
             return [need for need in call.needs if need.waits]
         finally:
             call.needs = needs
-
-    async def _reserve(self, call: Call) -> None:
-        """The one store call of a call that does not wait."""
-        if call.seat is not None and await self._board(call, call.seat):
-            return
-        target = call.targets[0] if call.targets else None
-        held, waiting = split(call.needs, call, target)
-        call.hold = call.id
-        self._scheduler.holding.add(call.id)
-        queued = False
-        if waiting or call.not_before_ns:
-            if call.placement is None:
-                if call.not_before_ns:
-                    raise self._too_early(call)
-                held, waiting = held + waiting, []
-            else:
-                queued = bool(call.not_before_ns) or self._scheduler.contended(waiting)
-        rows = held + waiting
-        grant = await self._ask(call, rows, len(waiting), queued)
-        if grant.lacks and not grant.waits:
-            recounted = self._recount(call, rows, grant)
-            if recounted is not None:
-                held, waiting = recounted if call.placement is not None else (recounted[0] + recounted[1], [])
-                rows = held + waiting
-                grant = await self._ask(call, rows, len(waiting), queued)
-        call.levels = list(zip(map(_LIMIT, rows), grant.levels, strict=False))
-        if grant.waits:
-            call.held = held
-            await self._wait(call)
-        elif grant.lacks:
-            raise self._refusal(rows, grant)
-        else:
-            call.held = rows
-
-    async def _board(self, call: Call, seat: Seat) -> bool:
-        """Joins calls that go up together soon: with all that it needs itself, but no slot and no provider request.
-        False: there are none with room, or it can't have the rest at once."""
-        if call.not_before_ns or not seat.has_room:
-            return False
-        call.rides = True
-        held, waiting = split(call.needs, call, seat.target)
-        if not self._scheduler.contended(waiting):
-            call.hold = call.id
-            self._scheduler.holding.add(call.id)
-            rows = held + waiting
-            grant = await self._store.reserve(call.id, list(map(_WANT, rows)), HOLD_TTL_S)
-            if grant.granted and seat.board():
-                call.levels = list(zip(map(_LIMIT, rows), grant.levels, strict=False))
-                call.held = rows
-                return True
-            if grant.granted:
-                await self._store.release(call.id)
-        call.rides = False
-        return False
-
-    async def _take_along(self, call: Call, seat: Seat) -> None:
-        """A call's turn has come: those who wait for the same go with it, as far as they have all else they need."""
-        if call.targets[0] is not seat.target:
-            return  # it goes where the others don't
-        seat.lead()
-        attempt = len(call.attempts)
-        for other in seat.companions():
-            if not other.has_room:
-                break
-            mate = other.call
-            mate.rides = True
-            held = [one for need in mate.needs if need.waits if (one := resolved(need, mate, other.target, attempt))]
-            if not (other.board() and await self._scheduler.take_along(mate.id, Option(0, held))):
-                other.leave()
-                mate.rides = False
-
-    def _too_early(self, call: Call) -> GatewayError:
-        """Off-peak without a queue to wait in."""
-        wait_s = max(0.0, (call.not_before_ns - call.started_ns) / 1e9)
-        message = f"Calls of this urgency are served off-peak. Try again in {span(wait_s)}."
-        return RateLimited(message, retry_after_s=wait_s, policy="offpeak")
-
-    def _ask(self, call: Call, rows: list[Held], waiting: int, queued: bool) -> Awaitable[Grant]:
-        """`waiting`: how many of the last rows are waited for."""
-        wants = list(map(_WANT, rows))
-        if queued and not waiting:
-            return self._ask_for_later(call, wants)
-        return self._store.reserve(call.hold, wants, HOLD_TTL_S, waiting, queued)
-
-    async def _ask_for_later(self, call: Call, wants: list[Want]) -> Grant:
-        """Where only the hour is lacking."""
-        grant = await self._store.reserve(call.hold, wants, HOLD_TTL_S)
-        return Grant((), grant.levels, waits=True) if grant.granted else grant
-
-    async def _wait(self, call: Call) -> None:
-        """For its turn; then everything is held, and the target that was granted comes first."""
-        assert call.placement is not None, "only calls with a place wait"
-        attempt = len(call.attempts)
-        needs = [need for need in call.needs if need.waits]
-
-        def options(needs: list[Need]) -> tuple[Option, ...]:
-            targets = call.targets[: None if any(need.per_target for need in needs) else 1]
-            made = [
-                Option(index, tuple([one for need in needs if (one := resolved(need, call, target, attempt))]))
-                for index, target in enumerate(targets)
-            ]
-            return tuple(made) or (Option(0, ()),)
-
-        def resolve() -> tuple[Option, ...]:
-            self._scheduler.renew(call)
-            fresh = call.pipeline.redeclare(call)
-            call.needs = [need for need in call.needs if not need.waits] + fresh
-            return options(fresh)
-
-        target = call.targets[0] if call.targets else None
-        waiter = Waiter(
-            id=call.id,
-            client=call.client.id,
-            org=call.client.org,
-            key=call.key.id,
-            placement=call.placement,
-            tokens=call.estimate(target).label_tokens if target is not None and call.route.model else 1000,
-            not_before_ns=call.not_before_ns,
-            options=options(needs),
-            resolve=resolve,
-            ttl_s=HOLD_TTL_S,
-            loans=call.loans,
-            body_bytes=len(call.body) if call.body is not None else 0,
-        )
-        call.queued = Queued("immediate", 0, 0)
-        waiting = self._scheduler.wait(waiter, call.queued)
-        if call.beat is not None and call.placement.heartbeat_s:
-            waiting = beating(waiting, call, call.beat, self._scheduler, call.placement.heartbeat_s)
-        if call.seat is None:
-            option = await waiting
-        else:
-            call.seat.stand()
-            try:
-                option = await waiting
-            finally:
-                call.seat.stand_no_more()
-        call.notes["queued_ms"] = call.queued.waited_ms
-        call.held += option.held
-        if option.target:
-            call.targets = [
-                call.targets[option.target],
-                *[one for i, one in enumerate(call.targets) if i != option.target],
-            ]
-        if call.seat is not None and not call.rides:
-            await self._take_along(call, call.seat)
-
-    def _recount(self, call: Call, held: list[Held], grant: Grant) -> tuple[list[Held], list[Held]] | None:
-        """TERMS 4: where one token a byte is lacking, the input is counted exactly and asked again."""
-        target = call.targets[0] if call.targets else None
-        by_size = any(callable(held[lack.index][0].amount) for lack in grant.lacks)
-        if target is None or not by_size or call.facts.input_tokens is not None:
-            return None
-        call.facts.input_tokens = target.provider.kind.count_input(call)
-        return split(call.needs, call, target)
-
-    def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:
-        """One that never fits, else the first lacking need that refuses, else the first that would wait."""
-        lack = min(grant.lacks, key=lambda lack: (lack.retry_after_s is not None, held[lack.index][0].waits))
-        need, limit, amount, _ = held[lack.index]
-        waits = [one.retry_after_s for one in grant.lacks]
-        longest = None if None in waits else max(cast("list[float]", waits))
-        self._decisions.add((need.policy, "enforce", "refused"))
-        message = refusal(need.lacking.what, limit, amount, lack)
-        if lack.retry_after_s is None:
-            return need.lacking.error(message, policy=need.policy, should_retry=False)
-        return need.lacking.error(message, policy=need.policy, retry_after_s=longest)
 
     async def _conclude(
         self, step: Step, generator: AsyncGenerator[None, Outcome], outcome: Outcome, call: Call

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
@@ -178,13 +177,19 @@ def known_settings(cls: type[Policy]) -> list[str]:
     return [f.name for f in fields(cls) if f.init]
 
 
-@cache
-def _checker(cls: type[Policy]) -> TypeAdapter[Any]:
-    """Of a policy's settings. Making one costs 3 ms; a start needs each twice, a reload again."""
-    from pydantic import ConfigDict, TypeAdapter
-    from pydantic.dataclasses import dataclass as checked
+#: Of a policy's settings. Making one costs 3 ms; a start needs each twice, a reload again.
+_CHECKERS: dict[type[Policy], TypeAdapter[Any]] = {}
 
-    return TypeAdapter(checked(cls, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True)))
+
+def _checker(cls: type[Policy]) -> TypeAdapter[Any]:
+    known = _CHECKERS.get(cls)
+    if known is None:
+        from pydantic import ConfigDict, TypeAdapter
+        from pydantic.dataclasses import dataclass as checked
+
+        known = TypeAdapter(checked(cls, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True)))
+        _CHECKERS[cls] = known
+    return known
 
 
 def build(name: str, settings: dict[str, Any]) -> Policy:
@@ -196,7 +201,7 @@ def build(name: str, settings: dict[str, Any]) -> Policy:
     rest = {key: value for key, value in settings.items() if key not in unknown}
     faults: list[Mapping[str, Any]] = []
     try:
-        _checker(cls).validate_python(rest)  # type: ignore[arg-type]  # the class is hashed, not a policy
+        _checker(cls).validate_python(rest)
     except ValidationError as error:
         faults += error.errors(include_url=False)
     if unknown or faults:

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 # What the driver has no adapter for costs it an exception each time it is bound, 0.2 us.
 sqlite3.register_adapter(bool, int)
-sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # gives None for None
+_NOTHING: dict[None, None] = {}
+sqlite3.register_adapter(type(None), _NOTHING.get)
 
 #: Rows in one statement. A prepared statement takes 1.5 KB a row, so there are few of them, and any number of rows is
 #: two or three of these.

@@ -77,7 +77,7 @@ async def test_both_targets_limits_are_held_after_an_attempt_that_may_have_been_
 async def test_a_call_that_ends_between_two_attempts_is_settled_by_what_they_cost(stand: Any) -> None:
     """The client leaves during the pause before the retry: budget, quota and pool count the attempt that was made, as
     the ledger does."""
-    config = CONFIG.replace("attempts = 2", "attempts = 2\nbackoff_s = 500\nlongest_backoff_s = 500")
+    config = CONFIG.replace("attempts = 2", "attempts = 2\nbackoff_s = 80000\nlongest_backoff_s = 80000")
     config = config.replace('["1000/minute"]', '["1000/minute"], tokens = ["100000/day"]')
     target = '{ to = "f0/demo-small", pools = { first = "output_tokens" } }'
     one = await stand(config, providers=1, targets=target)
