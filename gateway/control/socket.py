@@ -84,7 +84,8 @@ class AdminSocket:
         assert task is not None
         self._answering.add(task)
         try:
-            line = await asyncio.wait_for(reader.readline(), _REQUEST_S)
+            async with asyncio.timeout(_REQUEST_S):
+                line = await reader.readline()
             writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
             await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
@@ -138,7 +139,8 @@ async def ask_within(within_s: float, data_dir: Path, verb: str, **args: Any) ->
     try:
         writer.write(json.dumps({"verb": verb, "args": args}).encode() + b"\n")
         await writer.drain()
-        line = await asyncio.wait_for(reader.read(-1), within_s)
+        async with asyncio.timeout(within_s):
+            line = await reader.read(-1)
     except TimeoutError as error:
         raise AdminError(
             f"the gateway on {data_dir} did not answer {verb} within {within_s:g} s: is its process stopped or stuck?"

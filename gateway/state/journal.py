@@ -71,7 +71,8 @@ class Journal:
         rest_s = self._interval_s
         while not self._end.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._end.wait(), rest_s)
+                async with asyncio.timeout(rest_s):
+                    await self._end.wait()
             if store.changed:
                 store.changed = False
                 began = store.clock.now_ns()

@@ -144,7 +144,8 @@ class Caller:
             reader.answer = asyncio.get_running_loop().create_future()
             assert reader.transport is not None, "it is connected"
             reader.transport.write(head.encode() + body)
-            answer = await asyncio.wait_for(reader.answer, LOST_S)
+            async with asyncio.timeout(LOST_S):
+                answer = await reader.answer
         except (OSError, TimeoutError):
             return 0, {}, b""
         if reader.open:

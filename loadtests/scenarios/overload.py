@@ -66,9 +66,10 @@ class Overload:
     async def _overloaded(self, caller: Caller, probe: Caller, before: dict[str, float]) -> list[Limit]:
         caller.done.clear()
         await caller.run(KINDS, 5 * CAPACITY, WARM_S)
-        sampling, cpu = asyncio.ensure_future(self._held(probe)), self.bed.cpu_s()
+        over, cpu = asyncio.Event(), self.bed.cpu_s()
+        sampling = asyncio.ensure_future(self._held(probe, over))
         began, ended = await caller.run(KINDS, 5 * CAPACITY, self.times.overload)
-        sampling.cancel()
+        over.set()
         held = await sampling
         ran_s, waited_s = (now - then for now, then in zip(self.bed.cpu_s(), cpu, strict=True))
         self.figures["gateway_cores"] = {
@@ -126,15 +127,13 @@ class Overload:
         name = f"goodput at {factor} times the capacity"
         return Limit(name, served / (ended - began) / CAPACITY, 0.95, True)
 
-    async def _held(self, probe: Caller) -> float:
-        """The mean of the provider's slots in use, until it is cancelled."""
+    async def _held(self, probe: Caller, over: asyncio.Event) -> float:
+        """The mean of the provider's slots in use, until the overload is over."""
         samples: list[int] = []
-        try:
-            while True:
-                samples.append((await self.bed.stats(probe))["slots_held"])
-                await asyncio.sleep(SAMPLE_S)
-        except asyncio.CancelledError:
-            return sum(samples) / max(1, len(samples))
+        while not over.is_set():
+            samples.append((await self.bed.stats(probe))["slots_held"])
+            await asyncio.sleep(SAMPLE_S)
+        return sum(samples) / max(1, len(samples))
 
 
 def _error(call: Done) -> float | None:

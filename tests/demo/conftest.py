@@ -119,7 +119,8 @@ async def ask(server: DemoServer, data: bytes, wait_s: float = 0.5) -> Raw:
     try:
         writer.write(data)
         while True:
-            piece = await asyncio.wait_for(reader.read(65536), wait_s)
+            async with asyncio.timeout(wait_s):
+                piece = await reader.read(65536)
             if not piece:
                 end = "fin"
                 break

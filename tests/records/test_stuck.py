@@ -221,7 +221,8 @@ async def test_what_is_asked_while_the_database_is_locked_says_why_it_is_not_ans
         records.ledger.settle(rows.served(row), rows.call(row))
         for name, given in (("usage", {}), ("calls", {}), ("call", {"id": row.call_id})):
             with pytest.raises(RecordsError, match="newest calls are not in the database: database is locked"):
-                await asyncio.wait_for(verbs[name](**given), 5)
+                async with asyncio.timeout(5):
+                    await verbs[name](**given)
     assert (await verbs["call"](id=row.call_id))["call"]["id"] == row.call_id
 
 

@@ -250,13 +250,20 @@ async def test_several_keys_share_and_stand_in_for_each_other(stand: Any) -> Non
     one.fakes[0].set_plan(
         [{"key": "sk-first", "fake": "status=429; retry-after=60"}, {"key": "sk-second", "fake": "status=401"}]
     )
-    answers = [await one.chat() for _ in range(30)]
-    assert {answer.status_code for answer in answers} == {200}
-    assert sum("x-tidegate-attempts" in answer.headers for answer in answers) <= 2  # each is met once, then rests
+    resting: list[bool] = []
+    failed = 0
+    async with asyncio.timeout(60):
+        while resting != [True, True, False]:  # which key a call draws is chance
+            answer = await one.chat()
+            assert answer.status_code == 200
+            failed += "x-tidegate-attempts" in answer.headers
+            (row,) = [row for row in one.gateway.routing.snapshot() if not row["model"]]
+            resting = [key["rests_s"] > 0 for key in row["keys"]]
+    assert failed <= 2  # each is met once, then rests
+    for _ in range(20):
+        assert "x-tidegate-attempts" not in (await one.chat()).headers
     used = [dict(request.headers)[b"authorization"].decode() for request in one.fakes[0].requests][-20:]
     assert set(used) == {"Bearer sk-third"}
-    (row,) = [row for row in one.gateway.routing.snapshot() if not row["model"]]
-    assert [key["rests_s"] > 0 for key in row["keys"]] == [True, True, False]
     assert "sk-" not in str(one.gateway.routing.snapshot())
 
 
