@@ -64,7 +64,7 @@ async def test_time_outs_upstream_are_cut_to_it(stand: Any, fake: str) -> None:
     began = time.monotonic()
     answer = await one.chat(fake, headers=at(0.4))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert 0.3 <= time.monotonic() - began <= 2
+    assert 0.3 <= time.monotonic() - began < 3
     assert one.fakes[0].stats.calls == 1  # and nothing is tried again
     rows = await one.attempts(answer.headers["x-request-id"])
     assert [row.error for row in rows] == ["deadline_exceeded"]
@@ -114,9 +114,9 @@ secret = "tg-slow-secret-key"
 """
 
 
-async def begun(one: Any, **headers: str) -> asyncio.Task[Any]:
+async def begun(one: Any, *, headers: dict[str, str], **more: Any) -> asyncio.Task[Any]:
     """A call that takes 1.5 s, on its way."""
-    call = asyncio.ensure_future(one.chat("latency-ms=1500", temperature=0, headers=headers))
+    call = asyncio.ensure_future(one.chat("latency-ms=1500", temperature=0, headers=headers, **more))
     async with asyncio.timeout(5):
         while not one.fakes[0].stats.in_flight:
             await asyncio.sleep(0.005)
@@ -126,12 +126,11 @@ async def begun(one: Any, **headers: str) -> asyncio.Task[Any]:
 async def test_a_call_that_queues_is_told_of_its_deadline(stand: Any) -> None:
     one = await stand(ONE_AT_A_TIME)
     slow = {"authorization": "Bearer tg-slow-secret-key"}
-    first = await begun(one, **slow)
-    began = time.monotonic()
+    first = await begun(one, headers=slow)
     answer = await one.chat(headers=slow | at(0.4))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert answer.headers["x-should-retry"] == "false"
-    assert time.monotonic() - began < 1
+    assert not first.done()
     assert (await first).status_code == 200
     assert one.fakes[0].stats.calls == 1
 
@@ -140,11 +139,10 @@ async def test_a_call_that_queues_is_told_of_its_deadline(stand: Any) -> None:
 async def test_who_waits_for_anothers_answer_waits_no_longer(stand: Any, by: str) -> None:
     one = await stand()
     headers = {"idempotency-key": "same"} if by == "its idempotency key" else {}
-    first = await begun(one, **headers)
-    began = time.monotonic()
+    first = await begun(one, headers=headers)
     answer = await one.chat("latency-ms=1500", temperature=0, headers=headers | at(0.4))
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert time.monotonic() - began < 1
+    assert not first.done()
     assert (await first).status_code == 200  # which nobody cancelled
     assert one.fakes[0].stats.calls == 1
 
@@ -154,12 +152,10 @@ async def test_so_does_who_says_it_in_metadata(stand: Any, by: str) -> None:
     """The first one has the same body, and says in its header, which counts first, that it has more time."""
     one = await stand()
     headers = {"idempotency-key": "same"} if by == "its idempotency key" else {}
-    said = {"metadata": {"tidegate_deadline": at(0.8)["x-tidegate-deadline"]}, "temperature": 0}
-    first = asyncio.create_task(one.chat("latency-ms=1500", headers=headers | at(20), **said))
-    await asyncio.sleep(0.2)
-    began = time.monotonic()
-    answer = await one.chat("latency-ms=1500", headers=headers, **said)
+    said = {"metadata": {"tidegate_deadline": at(0.8)["x-tidegate-deadline"]}}
+    first = await begun(one, headers=headers | at(20), **said)
+    answer = await one.chat("latency-ms=1500", temperature=0, headers=headers, **said)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert time.monotonic() - began < 1
+    assert not first.done()
     assert (await first).status_code == 200
     assert one.fakes[0].stats.calls == 1

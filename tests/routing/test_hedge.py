@@ -101,7 +101,7 @@ async def test_only_where_it_is_asked_for(stand: Any) -> None:
     await warm(one)
     for _ in range(12):
         await one.chat()
-    one.fakes[0].set_plan([{"fake": "latency-ms=150"}])
+    one.fakes[0].set_plan([{"fake": "latency-ms=500"}])
     assert "x-tidegate-attempts" not in (await one.chat()).headers
     assert "x-tidegate-attempts" not in (await one.chat(stream=True)).headers
     hedged = await one.chat(headers={"idempotency-key": "k"})
@@ -116,7 +116,7 @@ async def test_off_by_default(stand: Any) -> None:
 
 
 async def test_a_hedge_that_is_not_needed_keeps_no_half_open_target_from_proving_itself(stand: Any) -> None:
-    one = await stand(ON + CALM, providers=2)
+    one = await stand(ON.replace("= 40", "= 4000") + CALM, providers=2)
     await warm(one)
     await one.chat("status=500")  # f1 is known now
     standings = one.gateway.routing.standings
@@ -159,8 +159,8 @@ async def test_a_hedged_attempt_that_failed_is_told_as_that_and_not_billed(
 ) -> None:
     one = await stand(ON + CALM, providers=2)
     await warm(one)
-    one.fakes[0].set_plan([{"nth": 1, "fake": f"{fake}; latency-ms=150"}])
-    one.fakes[1].set_plan([{"nth": 1, "fake": "latency-ms=300"}])
+    one.fakes[0].set_plan([{"nth": 1, "fake": f"{fake}; latency-ms=400"}])
+    one.fakes[1].set_plan([{"nth": 1, "fake": "latency-ms=900"}])
     answer = await embed(one)
     assert (answer.status_code, answer.headers["x-tidegate-provider"]) == (200, "f1")
     first, _ = sorted(await one.attempts(answer.headers["x-request-id"]), key=lambda row: row.n)

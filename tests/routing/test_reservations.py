@@ -87,7 +87,7 @@ async def test_a_call_that_ends_between_two_attempts_is_settled_by_what_they_cos
             "/v1/chat/completions",
             json={"model": "m", "max_tokens": 400, "messages": [{"role": "user", "content": "hi"}]},
             headers=THRIFTY,
-            timeout=1,
+            timeout=2,
         )
     await one.settled()
     (row,) = (await one.rows()).values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ async def test_retry_after_is_honoured_or_bounded(
     took_s = loop.time() - began
     assert answer.headers.get("x-tidegate-attempts", "1") == str(attempts)
     assert answer.status_code == (200 if attempts == 2 else int(fake[7:10]))
-    assert waits_s[0] <= took_s <= waits_s[1] + 0.5
+    assert waits_s[0] <= took_s <= waits_s[1] + 2
     if attempts == 1 and "should" not in fake:
         assert "retry-after" in answer.headers  # the provider's own, as it came
 
@@ -71,11 +72,12 @@ async def test_retry_after_is_honoured_or_bounded(
 async def test_at_once_is_no_leave_to_hammer(stand: Any, says: str) -> None:
     """Who says "come back at once" in a refusal gets the ordinary back-off: up to 2 s, twice, jittered."""
     one = await stand("[retry]\nbackoff_s = 2\nlongest_backoff_s = 2\n")
+    one.gateway.routing.draw = Random(4).random  # pauses of some 0.5 and 0.8 s
     plan(one, {"nth": [1, 2], "fake": f"status=429; {says}"})
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert (await one.chat()).headers["x-tidegate-attempts"] == "3"
-    assert 0.05 < loop.time() - began < 4.5
+    assert 0.4 < loop.time() - began < 6
 
 
 async def test_the_providers_last_word_counts(stand: Any) -> None:
@@ -95,7 +97,7 @@ async def test_a_pause_is_not_taken_for_the_targets_latency(stand: Any) -> None:
     plan(one, {"nth": 1, "fake": "status=429; retry-after=1"})
     assert (await one.chat()).headers["x-tidegate-attempts"] == "2"
     (row,) = [row for row in one.gateway.routing.snapshot() if row["model"]]
-    assert 0 < row["latency_ms"] < 500
+    assert 0 < row["latency_ms"] < 1000
 
 
 async def test_no_more_than_three_attempts(stand: Any) -> None:
