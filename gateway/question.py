@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 import orjson
@@ -19,6 +20,7 @@ from gateway.jsonbody import is_exact
 from gateway.targets import Target
 
 _NS = 1_000_000_000
+_NAME = itemgetter(0)
 
 #: Routes whose answers depend on nothing but what was sent.
 ROUTES = frozenset(("chat", "completions", "responses", "embeddings", "moderations", "messages", "count_tokens"))
@@ -52,10 +54,12 @@ class Wish:
 NO_WISH = Wish()
 
 
-def wish_of(header: bytes) -> Wish:
-    """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored."""
-    if not header:
+def wish_of(call: Call) -> Wish:
+    """Cache-Control of a request (RFC 9111, 5.2.1): no-store, no-cache, max-age; what is not known is ignored. Several
+    such headers are one list."""
+    if b"cache-control" not in call.headers:
         return NO_WISH
+    header = b",".join([value for name, value in call.raw_headers if name == b"cache-control"])
     look, keep, max_age_s = True, True, None
     for part in header.lower().split(b","):
         name, _, value = part.strip().partition(b"=")
@@ -64,7 +68,8 @@ def wish_of(header: bytes) -> Wish:
         elif name == b"no-cache":
             look = False
         elif name == b"max-age" and value.strip(b'"').isdigit():
-            max_age_s = int(value.strip(b'"')[:10])
+            age_s = int(value.strip(b'"')[:10])
+            max_age_s = age_s if max_age_s is None else min(age_s, max_age_s)
             look = look and max_age_s > 0
     return Wish(look, keep, max_age_s)
 
@@ -110,16 +115,23 @@ def _head(call: Call, share: Literal["client", "org"]) -> bytes:
     if known is not None and known[0] is call.client and known[1] == share and known[2] == call.targets:
         return known[3]
     owner = call.client.org if share == "org" else f"{call.client.org}\0{call.client.id}"
-    places = sorted([f"{one.provider.answers_as}\0{one.upstream_model}\0{one.model}" for one in call.targets])
+    places = sorted(map(_place, call.targets))
     head = orjson.dumps([owner, share, places])  # sorted, since the order is that of the moment (balance, breakers)
     call.memo["head"] = call.client, share, list(call.targets), head
     return head
 
 
+def _place(target: Target) -> str:
+    """Where it goes, and what is put into its body on the way."""
+    cap = target.default_output_tokens if target.enforce_output_cap else ""
+    return f"{target.provider.answers_as}\0{target.upstream_model}\0{target.model}\0{cap}"
+
+
 def _told(call: Call) -> bytes:
     """What a call asks in its head, which is kept with it: the next one of the same client is mostly alike."""
     said = [one for one in call.raw_headers if one[0] not in _NO_QUESTION]
-    headers = [b"%b\0%b" % one for one in sorted(said) if not one[0].startswith(_NO_QUESTION_PREFIXES)]
+    said.sort(key=_NAME)  # by name alone: which of several of a name comes first may matter
+    headers = [b"%b\0%b" % one for one in said if not one[0].startswith(_NO_QUESTION_PREFIXES)]
     return b"\0\0".join((call.dialect.encode(), call.path, call.query, *headers))
 
 

@@ -94,7 +94,7 @@ class Cache(Policy):
 
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
         ttl_s = self._ttl_s(call)
-        wish = wish_of(call.headers.get(b"cache-control", b""))
+        wish = wish_of(call)
         if not stands_alone(call, sampled=self.sampled) or not (wish.look or wish.keep):
             self._say(call, b"bypass")
             return

@@ -25,7 +25,12 @@ _LONGEST_KEY = 255
 _FINAL = frozenset((400, 404, 405, 410, 411, 413, 414, 415, 416, 422))
 
 #: Headers of the first answer that are not true of a later one, or are secrets.
-_NOT_REPLAYED = frozenset((b"content-length", b"date", b"age", b"retry-after", b"retry-after-ms", b"set-cookie"))
+_NOT_REPLAYED = frozenset(
+    b"content-length date age retry-after retry-after-ms set-cookie x-tidegate-cache x-tidegate-cache-key "
+    b"x-tidegate-cost x-tidegate-saved x-tidegate-similarity".split()
+)
+#: Of the headers that policies added to it, the one that says what the answer is.
+_DISCLOSED = b"x-tidegate-downgraded-from"
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -84,7 +89,7 @@ class Idempotency(Policy):
             return None
         if outcome.chunks is None and outcome.kind == "answered":
             return None  # nothing was executed
-        answer = None if outcome.chunks is None else _encode(_answer(outcome))
+        answer = None if outcome.chunks is None else _encode(_answer(call, outcome))
         expires_wall_ns = self._wall_ns() + self.keep_s * 1_000_000_000
         return ResultRow(id, call.client.org, call.id, expires_wall_ns, fingerprint, outcome.status, answer)
 
@@ -117,11 +122,12 @@ def _compare(first: bytes, mine: bytes) -> None:
         )
 
 
-def _answer(outcome: Outcome) -> tuple[list[Header], bool, tuple[bytes, ...]]:
+def _answer(call: Call, outcome: Outcome) -> tuple[list[Header], bool, tuple[bytes, ...]]:
     """Headers, whether it was a stream, and its body."""
     headers = [header for header in outcome.headers if header[0] not in _NOT_REPLAYED]
     if outcome.target is not None and outcome.target.model:
         headers.append((b"x-tidegate-model", outcome.target.model.encode("ascii", "replace")))
+    headers += [header for header in call.reply_headers if header[0] == _DISCLOSED]
     is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
     chunks = outcome.chunks or ()
     return headers, is_stream, chunks if is_stream else (b"".join(chunks),)

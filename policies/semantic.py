@@ -123,7 +123,7 @@ class Semantic(Policy):
 
     async def apply(self, call: Call) -> AsyncGenerator[None, Outcome]:
         ttl_s = self.routes.get(cast("Route", call.route.name), self.ttl_s)
-        wish = wish_of(call.headers.get(b"cache-control", b""))
+        wish = wish_of(call)
         asked = self._asked(call) if ttl_s and (wish.look or wish.keep) else None
         if asked is None:
             return

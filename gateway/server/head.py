@@ -31,7 +31,9 @@ PASSING = frozenset(
 # Fields of which a second one would let two readers see two requests.
 SINGLE = frozenset(
     b"host content-length transfer-encoding content-type content-encoding expect "
-    b"authorization x-api-key anthropic-version idempotency-key".split()
+    b"authorization x-api-key anthropic-version idempotency-key x-tidegate-accuracy x-tidegate-allow-downgrade "
+    b"x-tidegate-deadline x-tidegate-max-wait-ms x-tidegate-model x-tidegate-priority x-tidegate-provider "
+    b"x-tidegate-template".split()
 )
 
 CHUNKED = -1  # the length of a body that comes in chunks

@@ -116,3 +116,21 @@ async def test_a_dying_upstream_leaves_nothing_to_its_followers(site: Any, fake:
     answers = await asyncio.gather(*[site.ask(body, x_fake=f"latency-ms=200; {fake}") for _ in range(3)])
     assert not any(answer.headers.get("x-tidegate-cache") == "hit" for answer in answers)
     assert site.upstream() >= before + 3
+
+
+async def test_headers_of_one_name_count_together(site: Any) -> None:
+    """However they are split; and in their order, which may matter to who reads them."""
+
+    async def ask(body: dict[str, Any], *headers: tuple[str, str]) -> str:
+        sent = [("authorization", "Bearer tg-acme-secret-key"), *headers]
+        answer = await site.http.post("/v1/chat/completions", json=body, headers=sent)
+        return str(answer.headers["x-tidegate-cache"])
+
+    body, fresh = site.chat(), ("cache-control", "max-age=60")
+    assert await ask(body, ("cache-control", "no-store"), fresh) == "bypass"
+    assert await ask(body, fresh) == "miss"
+    assert await ask(body, ("cache-control", "no-cache"), fresh) == "bypass"
+    assert await ask(body, ("cache-control", "max-age=0"), fresh) == "bypass"
+    assert await ask(body, fresh, ("cache-control", "max-stale=5")) == "hit"
+    one, other = ("x-of-theirs", "1"), ("x-of-theirs", "2")
+    assert [await ask(body, *pair) for pair in ((one, other), (other, one), (one, other))] == ["miss", "miss", "hit"]

@@ -20,6 +20,22 @@ async def test_what_is_sent_along_is_part_of_the_question(open_site: Any, change
     assert (await site.ask(body)).headers["x-tidegate-cache"] == "miss"
 
 
+async def test_what_is_put_into_the_body_is_part_of_the_question(open_site: Any) -> None:
+    """An answer that was not cut is none to a question that would be."""
+    site = open_site("")
+    body, file = site.chat(), site.server.config
+    del body["max_tokens"]
+    await site.ask(body)
+    known = 'targets = ["fake/demo-small"]'
+    for more in ("enforce_output_cap = true", "enforce_output_cap = true\ndefault_output_tokens = 5"):
+        file.write_text(file.read_text().replace(known, f"{known}\n{more}", 1))
+        assert site.server.command("reload").returncode == 0
+        assert [(await site.ask(body)).headers["x-tidegate-cache"] for _ in range(2)] == ["miss", "hit"]
+        file.write_text(file.read_text().replace(f"{known}\n{more}", known, 1))
+    assert site.server.command("reload").returncode == 0
+    assert (await site.ask(body)).headers["x-tidegate-cache"] == "hit"
+
+
 async def test_a_shorter_age_counts_at_once(open_site: Any) -> None:
     site = open_site("[policy.cache]\nttl_s = 600")
     body, file = site.chat(), site.server.config

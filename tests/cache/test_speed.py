@@ -99,7 +99,8 @@ def a_call() -> Call:
     call.facts, call.client = Facts(model="m"), Client(id="acme", org="one", tier=Tier("standard"))
     call.body = orjson.dumps(call.json)
     provider = SimpleNamespace(answers_as="fake\0http://127.0.0.1/v1\00123456789abcdef", passes=frozenset())
-    call.targets = [cast("Target", SimpleNamespace(provider=provider, upstream_model="demo-small", model="m"))]
+    target = SimpleNamespace(provider=provider, upstream_model="demo-small", model="m", enforce_output_cap=False)
+    call.targets = [cast("Target", target)]
     return call
 
 

@@ -74,6 +74,11 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
         400,
         "repeated_header",
     ),
+    "two wishes": (
+        POST + b"Content-Length: 1\r\nX-Tidegate-Allow-Downgrade: false\r\nX-Tidegate-Allow-Downgrade: true\r\n\r\n1",
+        400,
+        "repeated_header",
+    ),
     "unknown expectation": (POST + b"Expect: tea\r\nContent-Length: 1\r\n\r\n", 417, "unknown_expectation"),
     "WebSocket": (
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",

@@ -175,3 +175,16 @@ async def test_an_observing_cache_tells_what_it_would_have_done(open_site: Any) 
     stays = await site.ask(body, **STAYS)
     assert told(stays) == (None, (), "dear")
     assert site.row(await site.ask(body))["notes"]["observed"] == ["cache: would change the call"]
+
+
+async def test_a_replay_says_it_as_well(site: Any) -> None:
+    """By its idempotency key, whoever made the first answer; what the cache had said of that is not repeated."""
+    body, stream = site.chat(), site.chat(stream=True)
+    for number, asked in enumerate((body, stream, body)):  # the last one is a hit
+        key = f"{asked['messages'][0]['content']} {number}"
+        first, again = [await site.ask(asked, idempotency_key=key) for _ in range(2)]
+        assert told(first) == ("dear", ("hit" if number == 2 else "miss",), "cheap")
+        assert told(again) == ("dear", (), "cheap")
+        assert (again.headers["idempotent-replayed"], again.headers["x-tidegate-cost"]) == ("true", "0")
+        assert not {"x-tidegate-saved", "x-tidegate-cache-key", "age"} & set(again.headers)
+        assert again.content == first.content
