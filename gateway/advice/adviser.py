@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from gateway.abilities import context_of
 from gateway.advice.replay import Asked, Cheaper, Plan, Replayed, merged, replay
-from gateway.advice.rules import Lines, Rule, Standing, cache_rules, downgrade_rule, joined, toml
+from gateway.advice.rules import Lines, Rule, Standing, cache_rules, chains_of, downgrade_rule, joined, toml
 from gateway.errors import GatewayError
 from gateway.peaks import Peaks
 from gateway.prices import PUSD, usd
@@ -146,12 +146,14 @@ class Adviser:
         }
 
     def _plan(self, standing: Standing) -> Plan:
+        """The rules in force, as far as they hold for every call."""
         cache, downgrade = standing.cache, standing.downgrade
+        chains = chains_of(standing, self._find) if downgrade is not None and downgrade["when"].get("always") else {}
         tiers = set(downgrade["protected_tiers"]) if downgrade is not None else set()
         protected = frozenset(one.id for one in self._directory.clients() if one.tier.name in tiers)
         if cache is None:
-            return Plan(protected=protected)
-        return Plan(cache["ttl_s"], dict(cache["routes"]), cache["sampled"], protected=protected)
+            return Plan(chains=chains, protected=protected)
+        return Plan(cache["ttl_s"], dict(cache["routes"]), cache["sampled"], chains, protected)
 
     def _downgrades(self, calls: Sequence[Asked], standing: Standing, days: int) -> list[Callable[[Plan], Rule | None]]:
         """The dearest model first."""

@@ -86,15 +86,22 @@ def downgrade_rule(plan: Plan, standing: Standing, model: str, dialect: str, fin
     chains: dict[str, str] = {**now["chains"], model: to}
     others: dict[tuple[str, str], Cheaper] = {}
     if not now["when"].get("always"):
-        for one, its_to in now["chains"].items():
-            found = {(one, spoken): find(one, its_to, spoken) for spoken in DIALECTS}
-            others |= {key: known for key, known in found.items() if known is not None and key not in plan.chains}
+        others = {key: known for key, known in chains_of(standing, find).items() if key not in plan.chains}
     lines: Lines = {"policy.downgrade": {"chains": chains, "when": {**now["when"], "always": True}}}
     told = sorted({f"{one} to {chains[one]}" for one, _ in others if one != model})
     what = ", ".join([f"Give calls of {model} to {to}", *told])
     assumes = f"{to} answers well enough, and with as many tokens"
     wider = replace(plan, chains={**plan.chains, **others, (model, dialect): cheaper})
     return Rule("model_downgrade", f"{what}.", assumes, wider, lines)
+
+
+def chains_of(standing: Standing, find: Find) -> dict[tuple[str, str], Cheaper]:
+    """Those of the configuration, as far as both models can be had."""
+    now = standing.downgrade
+    if now is None:
+        return {}
+    found = {(one, spoken): find(one, to, spoken) for one, to in now["chains"].items() for spoken in DIALECTS}
+    return {key: cheaper for key, cheaper in found.items() if cheaper is not None}
 
 
 def joined(one: Lines, other: Lines) -> Lines:

@@ -58,6 +58,20 @@ def test_what_is_promised_comes_true(start_site: Callable[..., Any]) -> None:
     assert "model_downgrade" not in [one["type"] for one in advice(every)["recommendations"]]
 
 
+def test_what_is_in_force_now_is_not_recommended_for_calls_from_before(start_site: Callable[..., Any]) -> None:
+    """Its savings are of the past; what comes on top of it is said as that."""
+    server = start_site()
+    week(server)
+    _, cheaper = advice(server)["recommendations"]
+    server.config.write_text(server.config.read_text() + cheaper["toml"])
+    assert server.command("reload").returncode == 0
+    said = advice(server)
+    (left,) = said["recommendations"]
+    assert left["type"] == "caching"
+    assert Decimal(left["saving_usd"]) == Decimal(said["saving_usd"])
+    assert 0 < Decimal(said["saving_usd"]) < 5, "hits of the cheaper model, not of the dear one"
+
+
 def test_one_client_at_a_time_and_who_may_ask(start_site: Callable[..., Any]) -> None:
     server = start_site()
     week(server)
