@@ -157,7 +157,7 @@ async def provider() -> AsyncIterator[Provider]:
 async def open_site(start: Any, provider: Provider) -> AsyncIterator[Callable[..., Site]]:
     opened: list[Site] = []
 
-    def begin(*, window: float = 60, slots: int = 100, cache: str = "observe", more: str = "") -> Site:
+    def begin(*, window: float = 250, slots: int = 100, cache: str = "observe", more: str = "") -> Site:
         config = CONFIG.format(origin=provider.origin, window=window, slots=slots, cache=cache, more=more)
         opened.append(Site(start(config), provider))
         return opened[-1]

@@ -116,11 +116,11 @@ async def test_a_member_that_leaves_does_not_cancel_the_others(site: Any) -> Non
 
 
 async def test_the_leader_may_leave_before_it_is_sent(open_site: Any) -> None:
-    site = open_site(window=600)
+    site = open_site(window=2000)
     leader = asyncio.ensure_future(site.ask("leader"))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.4)
     others = [asyncio.ensure_future(site.ask(text)) for text in ("b", "c")]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.4)
     leader.cancel()
     answers = await asyncio.gather(*others)
     assert [answer.status_code for answer in answers] == [200, 200]

@@ -51,7 +51,7 @@ async def drive(port: int) -> float:
 async def test_a_thousand_embeddings_make_few_requests_and_several_times_the_throughput(
     start: Any, start_demo_with: Any
 ) -> None:
-    slow = start_demo_with("--latency-ms", "20", "--slots", "8", "--over", "queue")
+    slow = start_demo_with("--latency-ms", "50", "--slots", "8", "--over", "queue")
     took, made = {}, {}
     for enabled in ("false", "true"):
         server = start(CONFIG.format(origin=slow.origin, enabled=enabled))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -76,6 +77,19 @@ class Site:
     def upstream(self) -> int:
         """Calls that the provider has seen."""
         return int(self.demo.stats()["calls"])
+
+    async def under_way(self, before: int) -> None:
+        """Until the provider has seen one call more than before."""
+        async with asyncio.timeout(20):
+            while self.upstream() == before:
+                await asyncio.sleep(0.02)
+
+    async def followed(self, number: int) -> None:
+        """Until so many calls wait for another one's answer."""
+        line = f"tidegate_cache_followers {number}.0"
+        async with asyncio.timeout(20):
+            while line not in (await self.http.get("/metrics", headers={"accept": "text/plain"})).text:
+                await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -55,19 +55,21 @@ async def test_the_leader_counts_as_the_highest_of_its_group(narrow: Any, follow
     ended: dict[str, float] = {}
 
     async def ask(name: str, body: dict[str, Any], key: str, priority: str) -> None:
-        answer = await narrow.ask(body, key=key, x_tidegate_priority=priority, x_fake="latency-ms=700")
+        answer = await narrow.ask(body, key=key, x_tidegate_priority=priority, x_fake="latency-ms=1200")
         assert answer.status_code == 200, answer.text
         ended[name] = time.monotonic()
 
     one, two, three = (narrow.chat(model="narrow") for _ in range(3))
+    before = narrow.upstream()
     tasks = [asyncio.ensure_future(ask("holder", one, "acme", "normal"))]
-    await asyncio.sleep(0.2)
+    await narrow.under_way(before)
     tasks.append(asyncio.ensure_future(ask("other", two, "sister", "normal")))
     await waiting(narrow, 1)
     tasks.append(asyncio.ensure_future(ask("leader", three, "acme", "low")))
     await waiting(narrow, 2)
     if follows:
         tasks.append(asyncio.ensure_future(ask("follower", three, "acme", "high")))
+        await narrow.followed(1)
     await asyncio.gather(*tasks)
     assert (ended["leader"] < ended["other"]) is follows
 
@@ -77,8 +79,9 @@ async def test_a_stream_that_follows_has_signs_of_life_while_its_leader_stands_i
 ) -> None:
     beats = "heartbeat = true\nheartbeat_s = 0.2\n"  # the table of the queue goes on here
     site = open_site(beats + NARROW.replace("{origin}", demo_process.origin))
+    before = site.upstream()
     holder = asyncio.ensure_future(site.ask(site.chat(model="narrow"), x_fake="latency-ms=2000"))
-    await asyncio.sleep(0.2)
+    await site.under_way(before)
     body = site.chat(model="narrow", stream=True)
     both = [asyncio.ensure_future(site.ask(body)) for _ in range(2)]
     leader, follower = await asyncio.gather(*both)

@@ -96,13 +96,13 @@ async def test_the_age_that_counts_is_the_one_of_who_asks(open_site: Any) -> Non
 
 
 async def test_age_by_template_and_by_header(open_site: Any) -> None:
-    site = open_site("[policy.cache]\nttl_s = 600\nroutes = { chat = 0 }\ntemplates = { quick = 1, long = 600 }")
+    site = open_site("[policy.cache]\nttl_s = 600\nroutes = { chat = 0 }\ntemplates = { quick = 3, long = 600 }")
     body = site.chat()
     assert "x-tidegate-cache" not in (await site.ask(body)).headers  # off on this route
     assert (await site.ask(body, x_tidegate_template="quick")).headers["x-tidegate-cache"] == "miss"
     assert (await site.ask(body, x_tidegate_template="quick")).headers["x-tidegate-cache"] == "hit"
     assert (await site.ask(body, x_tidegate_template="unheard")).headers.get("x-tidegate-cache") is None
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     assert (await site.ask(body, x_tidegate_template="long")).headers["x-tidegate-cache"] == "miss"
     await asyncio.sleep(1.1)
     assert (await site.ask(body, x_tidegate_template="long")).headers["x-tidegate-cache"] == "hit"

@@ -77,12 +77,13 @@ async def test_a_later_hit_bears_nothing(shared: Any) -> None:
 
 async def test_a_follower_that_left_before_bears_nothing(shared: Any) -> None:
     site = shared
-    body = site.chat(max_tokens=8)
-    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1000; input=10"))
-    await asyncio.sleep(0.3)
-    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1000; input=10"))
-    await asyncio.sleep(0.2)
+    body, before = site.chat(max_tokens=8), site.upstream()
+    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1500; input=10"))
+    await site.under_way(before)
+    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=1500; input=10"))
+    await site.followed(1)
     follower.cancel()
+    await site.followed(0)
     answer = await leader
     assert pusd(answer.headers["x-tidegate-cost"]) == 26 * 10**6
 

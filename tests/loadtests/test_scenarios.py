@@ -18,15 +18,19 @@ from loadtests.scenarios.overload import Overload, Times
 
 async def test_overload_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loadtests.scenarios.overload.WARM_S", 0.5)
-    async with bed() as under:
-        scenario = Overload(under, Times(unloaded=0.5, overload=1.5, recovery=0.5, goodput=0))
-        limits = {limit.what: limit for limit in await scenario.run()}
+    for overload_s in (1.5, 6, 20):  # longer where the machine is too busy to make more calls than are served
+        async with bed() as under:
+            scenario = Overload(under, Times(unloaded=0.5, overload=overload_s, recovery=0.5, goodput=0))
+            limits = {limit.what: limit for limit in await scenario.run()}
+        statuses, served = (scenario.figures["overload"][name] for name in ("statuses", "served_by_kind"))
+        if statuses.get("429") and served.get("high"):
+            break
     most = limits["most calls at the provider at once"]
     assert most.passed, str(most)
     provider = scenario.figures["provider"]
     assert (provider["max_in_flight"], provider["over_admissions"]) == (SLOTS, 0)
-    assert scenario.figures["overload"]["served_by_kind"]["high"] > 0
-    assert scenario.figures["overload"]["statuses"]["429"] > 0
+    assert served["high"] > 0
+    assert statuses["429"] > 0
 
 
 def test_limits_are_judged_and_the_exit_code_is_honest(

@@ -110,10 +110,14 @@ async def test_five_hundred_at_once_make_one_call(site: Any, demo_process: Any) 
 
 async def test_the_leader_may_leave(site: Any, demo_process: Any) -> None:
     body, before = site.chat(), demo_process.stats()["calls"]
-    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=800"))
-    await asyncio.sleep(0.3)
-    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=800"))
-    await asyncio.sleep(0.2)
+    leader = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=2500"))
+    async with asyncio.timeout(10):
+        while demo_process.stats()["calls"] == before:
+            await asyncio.sleep(0.02)
+    follower = asyncio.ensure_future(site.ask(body, x_fake="latency-ms=2500"))
+    async with asyncio.timeout(10):
+        while not (await counted(site, "tidegate_cache_followers"))[""]:
+            await asyncio.sleep(0.02)
     leader.cancel()
     assert told(await follower) == ("dear", ("hit",), "cheap")
     assert demo_process.stats()["calls"] == before + 1
@@ -122,9 +126,9 @@ async def test_the_leader_may_leave(site: Any, demo_process: Any) -> None:
 async def test_many_do_not_fail_one_after_another(site: Any) -> None:
     """Whoever waited for three that came to nothing goes for itself; none of them asks the dear model."""
     body, began = site.chat(), time.monotonic()
-    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(30)])
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=800; status=400") for _ in range(30)])
     assert {(answer.status_code, *told(answer)) for answer in answers} == {(400, "dear", ("miss",), "cheap")}
-    assert time.monotonic() - began < 0.3 * 10
+    assert time.monotonic() - began < 0.8 * 15
     assert told(await site.ask(body)) == ("dear", ("miss",), "cheap")
 
 
@@ -135,7 +139,7 @@ async def test_waiting_is_the_caches_time(site: Any) -> None:
     after = await counted(site, name)
     spent_s = {one: after[f'{{policy="{one}"}}'] - before[f'{{policy="{one}"}}'] for one in ("cache", "downgrade")}
     assert spent_s["cache"] > 0.5
-    assert 0 <= spent_s["downgrade"] < 0.3
+    assert 0 <= spent_s["downgrade"] < spent_s["cache"] / 2
 
 
 async def test_one_that_may_not_follows_none_of_them(site: Any) -> None:
