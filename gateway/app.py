@@ -369,8 +369,8 @@ class Gateway:
         self._take(settings)
         self.pools = Pools(settings.pools, self.clock, self._runs)
         live, self._clients = assemble(settings, self, self._clients)
-        if self.batches.are_used and not VOCABULARY.is_loaded:
-            self.background(_load_vocabulary())  # the first batch is not to wait for it
+        if (self.batches.are_used or settings.hedge.enabled) and not VOCABULARY.is_loaded:
+            self.background(_load_vocabulary())  # the first batch, or call that was overtaken, is not to wait for it
         return live
 
     def _take(self, settings: Settings) -> None:

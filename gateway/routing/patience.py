@@ -14,29 +14,28 @@ NEVER_S = math.inf
 
 
 def retry_after(headers: list[Header], wall_s: float) -> float | None:
-    """Seconds that an answer asks to wait, by `retry-after-ms`, or `retry-after` as seconds or a date; None where it
-    says nothing or nonsense. A date counts from the answer's own `date`, so that a wrong clock there does not matter.
+    """Seconds that an answer asks to wait, by `retry-after-ms`, or `retry-after` as seconds or a date: the longest where
+    it says several, None where it says nothing or nonsense. A date counts from the answer's own `date`, so that a wrong
+    clock there does not matter.
     """
-    said = date = b""
-    for name, value in headers:
-        if name == b"retry-after-ms":
-            milliseconds = _number(value)
-            if milliseconds is not None:
-                return milliseconds / 1000
-        elif name == b"retry-after":
-            said = value
-        elif name == b"date":
-            date = value
+    milliseconds = [_number(value) for name, value in headers if name == b"retry-after-ms"]
+    longest_ms = max([one for one in milliseconds if one is not None], default=None)
+    if longest_ms is not None:
+        return longest_ms / 1000
+    said = [value for name, value in headers if name == b"retry-after"]
     if not said:
         return None
+    now = next((_date(value) for name, value in headers if name == b"date"), None)
+    waits = [_wait(value, wall_s if now is None else now) for value in said]
+    return max([wait for wait in waits if wait is not None], default=None)
+
+
+def _wait(said: bytes, now_s: float) -> float | None:
     seconds = _number(said)
     if seconds is not None:
         return seconds
-    until = _date(said)
-    if until is None:
-        return None
-    now = _date(date)
-    return max(0.0, until - (wall_s if now is None else now))
+    until_s = _date(said)
+    return None if until_s is None else max(0.0, until_s - now_s)
 
 
 def backoff(round_: int, first_s: float, longest_s: float, draw: Callable[[], float]) -> float:

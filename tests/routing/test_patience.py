@@ -45,6 +45,13 @@ def test_milliseconds_count_over_seconds() -> None:
     assert retry_after([(b"retry-after-ms", b"nonsense"), (b"retry-after", b"2")], NOW) == 2.0
 
 
+@pytest.mark.parametrize("name", [b"retry-after", b"retry-after-ms"])
+def test_of_several_the_longest_counts_that_makes_sense(name: bytes) -> None:
+    said = [(name, value) for value in (b"1000", b"5000", b"2000", b"soon", b"-9000")]
+    assert retry_after(said, NOW) == (5000 if name == b"retry-after" else 5)
+    assert retry_after([(name, b"soon"), (name, b"nan")], NOW) is None
+
+
 def test_a_date_counts_from_the_providers_own_clock() -> None:
     headers = [(b"retry-after", b"Sun, 15 Jun 2025 15:07:10 GMT"), (b"date", b"Sun, 15 Jun 2025 15:07:00 GMT")]
     assert retry_after(headers, NOW - 7200) == 10.0
