@@ -14,9 +14,9 @@ NEVER_S = math.inf
 
 
 def retry_after(headers: list[Header], wall_s: float) -> float | None:
-    """Seconds that an answer asks to wait, by `retry-after-ms`, or `retry-after` as seconds or a date: the longest where
-    it says several, None where it says nothing or nonsense. A date counts from the answer's own `date`, so that a wrong
-    clock there does not matter.
+    """Seconds that an answer asks to wait, by `retry-after-ms`, or `retry-after` as seconds or a date: the longest of
+    several, None where it says nothing or nonsense. A date counts from the answer's own `date`, so that a wrong clock
+    there does not matter.
     """
     milliseconds = [_number(value) for name, value in headers if name == b"retry-after-ms"]
     longest_ms = max([one for one in milliseconds if one is not None], default=None)
