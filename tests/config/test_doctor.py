@@ -200,7 +200,7 @@ async def test_what_can_not_be_reached_fails_and_what_does_not_answer_is_not_wai
         listen = {"server.listen": f"127.0.0.1:{free_port()}"}
         started = time.perf_counter()
         found = {finding.subject: finding for finding in await examine(loaded(text, None, listen), {}, timeout_s=0.3)}
-        assert time.perf_counter() - started < 5
+        assert time.perf_counter() - started < 10  # an ordinary connection would be given longer
     assert (found["up"].status, found["w"].status) == ("fail", "fail")
     assert "no answer in time" in found["up"].message
 

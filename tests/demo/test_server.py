@@ -24,12 +24,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Waits for the loop to get there; two seconds at most."""
-    for _ in range(400):
-        if holds():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
+    """Waits for the loop to get there; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 async def hold(server: DemoServer, call: Call, fault: str = "halfopen", **more: Any) -> asyncio.StreamWriter:

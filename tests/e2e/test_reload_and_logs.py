@@ -24,7 +24,7 @@ BAD = '[server]\nlistn = "127.0.0.1:1"\n'
 CHAT = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def until(ready: Callable[[], Any], seconds: float = 10) -> Any:
+def until(ready: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = ready()

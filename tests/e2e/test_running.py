@@ -82,7 +82,7 @@ def test_metrics_know_every_policy(gateway: Any) -> None:
 
 def test_one_structured_line_a_call(gateway: Any) -> None:
     _, headers, _ = gateway.request("POST", "/v1/chat/completions", CHAT, key="tg-test-shared-key")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while headers["x-request-id"] not in gateway.output:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -129,13 +129,13 @@ def test_reload_swaps_and_an_invalid_file_changes_nothing(start: Any, how: str) 
     assert limit() == "100"
     edit(server, limited(77))
     reload()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while limit() != "77":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     edit(server, '[policy.quota]\nrequests = ["many"]\n')
     reload()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while how != "command" and "refused" not in server.output:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -167,12 +167,12 @@ targets = ["demo/demo-small"]
 
     def call() -> None:
         results.append(
-            server.request("POST", "/v1/chat/completions", {**CHAT, "stream": True}, x_fake="chunks=20; chunk_ms=60")
+            server.request("POST", "/v1/chat/completions", {**CHAT, "stream": True}, x_fake="chunks=40; chunk_ms=60")
         )
 
     thread = threading.Thread(target=call)
     thread.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while demo.stats()["in_flight"] == 0:
         assert time.monotonic() < deadline
     edit(server, config.replace("x-fake", "x-other"))
@@ -187,8 +187,10 @@ def test_observing_quota_lets_pass_and_says_so(start: Any) -> None:
     server = start('[policy.quota]\nrequests = ["1/minute"]\nmode = "observe"\n')
     statuses = [server.request("POST", "/v1/chat/completions", CHAT)[0] for _ in range(3)]
     assert statuses == [200, 200, 200]
-    time.sleep(0.3)
-    assert "quota" in server.output
+    deadline = time.monotonic() + 20
+    while "quota" not in server.output:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     page = server.request("GET", "/metrics", key="tg-test-admin-key")[2].decode()
     assert 'tidegate_policy_decisions_total{decision="refused",mode="observe",policy="quota"} 2.0' in page
 
@@ -197,7 +199,7 @@ def test_identity_can_not_be_observed(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text('[policy.identity]\nmode = "observe"\n')
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "check", "-c", str(path)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "gateway", "check", "-c", str(path)], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "identity" in done.stderr + done.stdout
@@ -216,7 +218,7 @@ def test_demo_command() -> None:
 def test_port_in_use_is_a_sentence(gateway: Any, tmp_path: Path) -> None:
     done = subprocess.run(
         [*SERVE, f"127.0.0.1:{gateway.port}", "--data-dir", str(tmp_path)],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
     assert "--listen" in done.stderr
@@ -226,7 +228,7 @@ def test_port_in_use_is_a_sentence(gateway: Any, tmp_path: Path) -> None:
 def test_two_on_one_data_directory(gateway: Any) -> None:
     done = subprocess.run(
         [*SERVE, "127.0.0.1:0", "--data-dir", str(gateway.folder / "data")],
-        capture_output=True, text=True, timeout=30, env=gateway.env,
+        capture_output=True, text=True, timeout=60, env=gateway.env,
     )  # fmt: skip
     assert done.returncode == 1
     assert str(gateway.process.pid) in done.stderr

@@ -50,19 +50,19 @@ def chat_body(**more: Any) -> dict[str, Any]:
 
 
 def test_chunks_come_as_they_are_sent(server: Any) -> None:
-    """Ten events 100 ms apart arrive one after the other, not at once."""
-    with open_stream(server, "/v1/chat/completions", chat_body(), "chunks=10; chunk_ms=100") as client:
+    """Ten events 150 ms apart arrive one after the other, not at once."""
+    with open_stream(server, "/v1/chat/completions", chat_body(), "chunks=10; chunk_ms=150") as client:
         times = []
         data = b""
         while b"[DONE]" not in data:
             data += client.recv(65536)
             times.append(time.monotonic())
-    assert len(times) >= 9
+    assert len(times) >= 7  # a busy machine may bring two at once
     assert times[-1] - times[0] > 0.5
 
 
 def wait_for(server: Any, request_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         for call in server.calls():
             if call["id"] == request_id:
@@ -82,7 +82,7 @@ def test_leaving_cancels_upstream_and_bills_what_was_served(server: Any, demo_pr
     left = time.monotonic()
     client.close()
     while demo_process.stats()["cancelled_calls"] == before["cancelled_calls"]:
-        assert time.monotonic() - left < 1, "the upstream call goes on"
+        assert time.monotonic() - left < 5, "the upstream call goes on"  # it would for ten seconds
         time.sleep(0.02)
     call = wait_for(server, request_id)
     assert call["outcome"] == "gone"
@@ -93,17 +93,17 @@ def test_leaving_cancels_upstream_and_bills_what_was_served(server: Any, demo_pr
 
 def test_leaving_before_the_first_byte(server: Any, demo_process: Any) -> None:
     before = demo_process.stats()
-    client = open_stream(server, "/v1/chat/completions", chat_body(), "latency_ms=5000")
-    deadline = time.monotonic() + 5
+    client = open_stream(server, "/v1/chat/completions", chat_body(), "latency_ms=20000")
+    deadline = time.monotonic() + 20
     while demo_process.stats()["in_flight"] == before["in_flight"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     client.close()
     left = time.monotonic()
     while demo_process.stats()["cancelled_calls"] == before["cancelled_calls"]:
-        assert time.monotonic() - left < 1
+        assert time.monotonic() - left < 5
         time.sleep(0.02)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while server.calls()[0]["outcome"] != "gone":
         assert time.monotonic() < deadline
         time.sleep(0.05)

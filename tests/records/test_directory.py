@@ -118,11 +118,11 @@ def test_finding_costs_the_same_for_ten_and_ten_thousand_clients() -> None:
         secrets = [f"secret-{n}".encode() for n in range(10)]
         best = float("inf")
         for _ in range(20):
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(50):
                 for secret in secrets:
                     directory.find(secret)
-            best = min(best, (time.perf_counter() - began) / 500)
+            best = min(best, (time.thread_time() - began) / 500)
         times[count] = best
     assert times[10_000] < 3 * times[10]
     assert times[10_000] < 20e-6

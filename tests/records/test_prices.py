@@ -280,8 +280,8 @@ def test_a_quotes_cost_is_quick() -> None:
     usage = Usage(input_tokens=1000, cached_tokens=600, output_tokens=100)
     best = float("inf")
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(500):
             quote.cost(usage)
-        best = min(best, (time.perf_counter() - began) / 500)
+        best = min(best, (time.thread_time() - began) / 500)
     assert best < 10e-6

@@ -107,12 +107,17 @@ class Load:
                 assert not task.done(), task.exception()
             await asyncio.sleep(0.005)
 
+    def p99_ms(self) -> float:
+        """The loop's delay at the 99th percentile since it was asked last."""
+        late_ms, self.late_ms = self.late_ms, []
+        return statistics.quantiles(late_ms, n=100)[98]
+
     async def stop(self) -> float:
         """The loop's delay in ms at the 99th percentile."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        return statistics.quantiles(self.late_ms, n=100)[98]
+        return self.p99_ms()
 
 
 async def test_a_database_locked_by_another_process(
@@ -121,7 +126,8 @@ async def test_a_database_locked_by_another_process(
     events = Events(Clock())
     records = await open_records(OPTIONS, events=events)
     load = Load(records, rows)
-    await load.until(lambda: load.accepted > 100)
+    await load.until(lambda: load.accepted > 100 and len(load.late_ms) > 200)
+    well_ms = load.p99_ms()
     with locked(tmp_path / "data" / "tidegate.db") as locker:
         await load.until(lambda: load.refused > 500)
         reasons = " ".join(records.ledger.health())
@@ -139,14 +145,15 @@ async def test_a_database_locked_by_another_process(
     assert look.one("SELECT count(*) FROM attempts WHERE outcome = 'served'") == load.accepted
     assert look.one("SELECT count(*) FROM calls") == load.accepted
     await same_as_rows(records)
-    assert p99_ms < 50, p99_ms
+    assert p99_ms < max(50, 3 * well_ms), (p99_ms, well_ms)  # what else the machine does delays a loop as well
 
 
 async def test_a_full_disk(tiny_disk: Any, open_records: Any, rows: Any, same_as_rows: Any) -> None:
     disk: Path = tiny_disk(12)
     records = await open_records(OPTIONS, folder=disk / "data")
     load = Load(records, rows)
-    await load.until(lambda: load.accepted > 100)
+    await load.until(lambda: load.accepted > 100 and len(load.late_ms) > 200)
+    well_ms = load.p99_ms()
     ballast = disk / "ballast"
     fill_disk(ballast)
     await load.until(lambda: load.refused > 500)
@@ -162,7 +169,7 @@ async def test_a_full_disk(tiny_disk: Any, open_records: Any, rows: Any, same_as
     (usage,) = await records.queries.usage(())
     assert (usage.calls, usage.attempts) == (load.accepted, load.accepted)
     await same_as_rows(records)
-    assert p99_ms < 50, p99_ms
+    assert p99_ms < max(50, 3 * well_ms), (p99_ms, well_ms)  # what else the machine does delays a loop as well
 
 
 async def test_what_a_stuck_database_did_not_take_before_the_end_comes_at_the_next_start(

@@ -142,7 +142,7 @@ class Served:
         self.calls.append(scope)
         await self.app(scope, receive, send)
 
-    def connect(self, timeout_s: float = 5.0) -> Client:
+    def connect(self, timeout_s: float = 15.0) -> Client:
         self._clients.append(Client(self.port, timeout_s))
         return self._clients[-1]
 
@@ -157,7 +157,7 @@ class Served:
         return self.connect().send(raw).response()
 
     @staticmethod
-    def wait(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    def wait(condition: Callable[[], Any], timeout_s: float = 15.0) -> None:
         """Return as soon as the condition holds."""
         end = time.monotonic() + timeout_s
         while not condition():

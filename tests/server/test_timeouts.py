@@ -23,7 +23,7 @@ def test_a_silent_client_is_closed(serve: Any) -> None:
     client = served.connect()
     with Stopwatch() as watch:
         assert client.closed()
-    assert 0.2 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 5
 
 
 @pytest.mark.parametrize("first", [b"G", GET[:-2]])
@@ -49,7 +49,7 @@ def test_dripping_does_not_extend_the_head_timeout(serve: Any) -> None:
             if client.socket in ready(client):
                 break
         assert client.response().status == 408
-    assert 0.4 <= watch.seconds < 1.5
+    assert 0.4 <= watch.seconds < 5
 
 
 def ready(client: Any) -> list[Any]:
@@ -86,27 +86,27 @@ def test_a_dripping_body_is_a_408(serve: Any) -> None:
             client.send(b"x")
             time.sleep(0.05)
         assert client.response().status == 408
-    assert 0.2 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 5
     assert served.calls == []
 
 
 def test_a_body_above_the_least_rate_may_take_its_time(serve: Any) -> None:
-    served = serve(body_timeout_s=0.3, min_body_rate=20)
+    served = serve(body_timeout_s=0.6, min_body_rate=10)
     client = served.connect()
-    client.send(POST % 20)
+    client.send(POST % 40)
     for _ in range(20):
         time.sleep(0.05)
-        client.send(b"x")
-    assert client.response().body == b"x" * 20
+        client.send(b"xx")
+    assert client.response().body == b"x" * 40
 
 
 def test_no_timeout_runs_while_the_app_does_not_read(serve: Any) -> None:
     import asyncio
 
-    served = serve(body_timeout_s=0.2)
+    served = serve(body_timeout_s=0.5)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.1)
         size, more = 0, True
         while more:
             message = await receive()
@@ -129,12 +129,12 @@ def test_an_idle_connection_is_closed(serve: Any) -> None:
     client.send(GET).response()
     with Stopwatch() as watch:
         assert client.closed()
-    assert 0.2 <= watch.seconds < 1.5
+    assert 0.2 <= watch.seconds < 5
 
 
 def test_a_line_end_behind_a_body_is_no_request(serve: Any) -> None:
     """Some old clients send one. An answer to it would be taken for that of their next request."""
-    served = serve(header_timeout_s=0.25)
+    served = serve(header_timeout_s=0.5)
     client = served.connect()
     client.send(GET + b"\r\n").response()
     assert client.closed()
@@ -183,16 +183,16 @@ def test_a_reader_that_takes_nothing_is_dropped(serve: Any) -> None:
     (connection,) = served.server.server_state.connections
     time.sleep(0.2)
     assert connection.transport.get_write_buffer_size() < 300_000
-    served.wait(lambda: flood.disconnected, 3)
+    served.wait(lambda: flood.disconnected)
     served.wait(lambda: not served.server.server_state.connections)
 
 
 def test_a_slow_reader_is_not_dropped(serve: Any) -> None:
-    served = serve(write_timeout_s=0.4)
+    served = serve(write_timeout_s=0.8)
     served.app = flood = Flood()
     client = served.connect()
     client.send(GET)
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 1.8
     while time.monotonic() < end:
         assert client.socket.recv(400_000)
         time.sleep(0.05)
@@ -202,7 +202,7 @@ def test_a_slow_reader_is_not_dropped(serve: Any) -> None:
 @pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"])
 def test_a_large_answer_may_take_its_time(serve: Any, ending: bytes) -> None:
     """The server is never free to write more within the time-out, but the client takes some each time."""
-    served = serve(write_timeout_s=0.3, keep_alive_s=0.2)
+    served = serve(write_timeout_s=0.5, keep_alive_s=0.2)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -215,7 +215,7 @@ def test_a_large_answer_may_take_its_time(serve: Any, ending: bytes) -> None:
         data = client.socket.recv(1_000_000)
         assert data, f"cut after {size} bytes"
         size += len(data)
-        time.sleep(0.02)
+        time.sleep(0.03)
 
 
 def test_a_reader_that_leaves_the_last_bytes_is_dropped(serve: Any) -> None:
@@ -230,7 +230,7 @@ def test_a_reader_that_leaves_the_last_bytes_is_dropped(serve: Any) -> None:
     kept = served.connect().send(GET)
     closing = served.connect().send(GET[:-2] + b"Connection: close\r\n\r\n")
     served.wait(lambda: len(served.calls) == 2)
-    served.wait(lambda: not served.server.server_state.connections, 3)
+    served.wait(lambda: not served.server.server_state.connections)
     assert len(kept.rest()) < 20_000_000
     assert len(closing.rest()) < 20_000_000
 
@@ -240,7 +240,7 @@ def test_a_client_that_never_reads_its_refusal_is_let_go(serve: Any) -> None:
     client = served.connect()
     client.send(b"nonsense\r\n\r\n")
     served.wait(lambda: served.server.server_state.connections)
-    served.wait(lambda: not served.server.server_state.connections, 2)
+    served.wait(lambda: not served.server.server_state.connections)
 
 
 def test_the_sweeper_sleeps_when_there_is_nobody(serve: Any) -> None:
