@@ -41,18 +41,21 @@ class Board:
         self.fresh.clear()
         self.dirty.clear()
 
-    def join(self, entry: Entry) -> None:
-        """Takes its place in the lane of its like."""
-        key = entry.key
-        lane = self.lanes.get(key)
-        if lane is None:
-            lane = self.lanes[key] = Lane(key, len(entry.options))
-        head = lane.head
+    def join(self, entry: Entry, lane: Lane | None = None) -> None:
+        """Takes its place in the lane of its like; `lane`: what was found for it, perhaps ended since."""
+        if lane is None or not lane.count:
+            key = entry.key
+            lane = self.lanes.get(key)
+            if lane is None:
+                lane = self.lanes[key] = Lane(key, len(entry.options))
+        head, home = lane.head, lane.home
         lane.add(entry)
-        if lane.home is not None:
-            lane.home.band(lane.band).grow(lane.count - 1)
-            lane.home.pace.arrived(lane.band, amount_of(entry, lane.home.name))
-        elif not entry.told:
+        if home is not None:
+            home.grow(lane.band, lane.count - 1)
+            home.pace.arrived(lane.band, lane.amount(entry))
+        elif entry.naive_s is None:
+            if lane.untold is None:
+                lane.untold = []
             lane.untold.append(entry)
         if head is None:
             self.renew(lane)
@@ -69,8 +72,9 @@ class Board:
 
     def touch(self, line: Line) -> None:
         """Somebody else may be its first: who it is has to be tried."""
-        self.dirty[line] = None
-        self._ring()
+        if line not in self.dirty:
+            self.dirty[line] = None
+            self._ring()
 
     def push_starved(self, lane: Lane) -> None:
         for spot in lane.spots:
@@ -81,7 +85,7 @@ class Board:
     def leave(self, entry: Entry, lane: Lane) -> None:
         was_first = lane.head is entry
         if lane.home is not None:
-            lane.home.band(lane.band).shrink(lane.count)
+            lane.home.shrink(lane.band, lane.count)
         lane.remove(entry)
         if not lane.count:
             del self.lanes[lane.key]
@@ -96,15 +100,17 @@ class Board:
     def advance(self, lane: Lane) -> None:
         """Another call is its first now."""
         for spot in lane.spots:
-            if spot.line is None:
+            line = spot.line
+            if line is None:
                 self.renew(lane)
             else:
-                finished = spot.line.band(lane.band).finished.get(lane.client, 0)
-                spot.start = max(spot.start, finished)
-                matters = spot.line.may_be_next(spot)
-                spot.line.push(spot)
+                finished = line.band(lane.band).finished.get(lane.client, 0)
+                if finished > spot.start:
+                    spot.start = finished
+                matters = line.may_be_next(spot)
+                line.push(spot)
                 if matters:
-                    self.touch(spot.line)
+                    self.touch(line)
 
     def park(self, spot: Spot, line: Line, now: int) -> None:
         if spot.line is line:
@@ -116,7 +122,7 @@ class Board:
         if lane.home is None or not lane.home.parked:
             self.rehome(lane, line)
         if lane.untold:
-            untold, lane.untold = lane.untold, []
+            untold, lane.untold = lane.untold, None
             for entry in untold:
                 if entry.lane is lane:
                     self._tell(entry, lane, now)
@@ -144,14 +150,13 @@ class Board:
     @staticmethod
     def rehome(lane: Lane, line: Line) -> None:
         """Its calls are counted there now."""
-        before, lane.home = lane.home, line
+        before = lane.home
+        lane.settle(line)
         if before is not None:
-            band = before.band(lane.band)
             for length in range(lane.count, 0, -1):
-                band.shrink(length)
-        band = line.band(lane.band)
+                before.shrink(lane.band, length)
         for length in range(lane.count):
-            band.grow(length)
+            line.grow(lane.band, length)
 
     def unpark(self, spot: Spot) -> None:
         line = spot.line
@@ -177,18 +182,18 @@ class Board:
                 pace = Pace(limit)
                 if len(self._paces) >= MOST_PACES:
                     del self._paces[next(iter(self._paces))]
-            pace.limit = limit
             self._paces[name] = pace
-            pace.resume(now)
+            pace.resume(limit, now)
             line = self.lines[name] = Line(name, pace, self.floor_every)
             if limit.name != name:
                 self._parts.setdefault(limit.name, {})[name] = None
         return line
 
     def freed(self, names: Sequence[str]) -> None:
+        lines, parts = self.lines, self._parts
         for name in names:
-            line = self.lines.get(name)
-            if line is not None:
-                self.touch(line)
-            for part in self._parts.get(name, ()):
-                self.touch(self.lines[part])
+            if name in lines:
+                self.touch(lines[name])
+            if name in parts:
+                for part in parts[name]:
+                    self.touch(lines[part])

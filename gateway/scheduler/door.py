@@ -29,8 +29,8 @@ class Door:
         self.settings = QueueSettings()
         self._refused = metrics.counter("tidegate_queue_refused_total", "Calls the queue refused.", ("reason",))
 
-    def admit(self, entry: Entry, now: int) -> None:
-        """The bounds of the queue, and what can be known of the wait before it begins."""
+    def admit(self, entry: Entry, now: int) -> Lane | None:
+        """The bounds of the queue, and what can be known of the wait before it begins; gives the lane of its like."""
         settings, waiter = self.settings, entry.waiter
         lane = self._board.lanes.get(entry.key)
         if lane is not None and lane.home is not None and waiter.not_before_ns <= now:
@@ -45,8 +45,9 @@ class Door:
             wait_s = max(1.0, self._left_s(entry, now) / (mine + 1))
             message = f"The queue holds {mine:,} calls of client {waiter.client}, the most one client may have there."
             raise self._full(message, wait_s, "client_full")
-        self._weigh(entry, now)
-        if len(self._roll) >= settings.max_waiting:
+        if waiter.body_bytes:
+            self._weigh(entry, now)
+        if len(self._roll.entries) >= settings.max_waiting:
             other = self._roll.gives_way(entry.band, settings.floor_places)
             if other is None:
                 message = f"The queue is full: {len(self._roll):,} calls wait, and none of them gives way to this one."
@@ -54,6 +55,7 @@ class Door:
             wait_s = max(1.0, self._left_s(other, now))
             gave_way = "The queue is full, and this call gave way to one that is more urgent, or owed a place."
             self._end(other, self._full(gave_way, wait_s, "displaced"))
+        return lane
 
     def _weigh(self, entry: Entry, now: int) -> None:
         """Bodies are kept while their calls wait: all long ones together have a bound, and each client half of it."""
@@ -78,21 +80,20 @@ class Door:
         is_inside = entry.lane is lane
         length = lane.index(entry) if is_inside else lane.count
         ahead = lane.home.ahead(lane.band, length, is_inside=is_inside)
-        return max(SOONEST_S, estimate(entry, lane.home, lane.band, ahead, now)[1])
+        return max(SOONEST_S, estimate(entry, lane, lane.home, ahead, now)[1])
 
     def _tell(self, entry: Entry, lane: Lane, length: int, now: int) -> None:
         """Position and estimate at arrival. Raises RateLimited where the wait would be too long."""
         line, queued = lane.home, entry.queued
         assert line is not None, "the lane is parked"
         ahead = line.ahead(lane.band, length, is_inside=entry.lane is lane)
-        naive_s, estimate_s = estimate(entry, line, lane.band, ahead, now)
-        if line.pace.is_measured:
-            entry.naive_s = naive_s  # the error of a guess would be no lesson
-        queued.position = sum(ahead)
+        naive_s, estimate_s = estimate(entry, lane, line, ahead, now)
+        queued.position = ahead[0] + ahead[1]
         queued.estimate_ms = int(estimate_s * 1000)
         queued.level = level_of(estimate_s)
-        entry.told = True
+        entry.naive_s = 0.0  # the error of a guess would be no lesson
         if line.pace.is_measured:
+            entry.naive_s = naive_s
             self._refuse_early(entry, estimate_s, now)
 
     def tell_late(self, entry: Entry, lane: Lane, now: int) -> None:
@@ -121,9 +122,9 @@ class Door:
         """Its longest wait or its deadline is over."""
         self._refused.add(("late",))
         waited_s = (now - entry.arrived_ns) / SECOND_NS
-        lane = entry.lane
-        if lane is not None and lane.home is not None and waited_s > entry.naive_s:
-            lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
+        lane, naive_s = entry.lane, entry.naive_s
+        if lane is not None and lane.home is not None and naive_s is not None and waited_s > naive_s:
+            lane.home.pace.learn(lane.band, naive_s, waited_s)
         deadline_ns = entry.waiter.placement.deadline_ns
         if deadline_ns is not None and now >= deadline_ns:
             self._end(entry, exceeded(is_sent=False))
@@ -132,9 +133,10 @@ class Door:
         message = f"This call waited {span(waited_s)}, the longest it may. Try again in {span(wait_s)}."
         self._end(entry, RateLimited(message, code="queue_wait_too_long", retry_after_s=wait_s, policy="queue"))
 
-    def never(self, entry: Entry) -> None:
-        """A need above its limit's capacity, or of what nobody gives back: no wait will make it fit."""
-        need = entry.hopeless
+    def never(self, lane: Lane) -> None:
+        """Its first call's need is above the limit's capacity, or of what nobody gives back: no wait makes it fit."""
+        entry, need = lane.head, lane.hopeless
+        assert entry is not None, "empty lanes are not tried"
         assert need is not None, "every option was tried"
         message = f"This call needs more of {need.lacking.what} than there will be. Waiting won't make it fit."
         self._refused.add(("never",))

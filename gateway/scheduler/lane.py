@@ -31,7 +31,6 @@ class Entry:
         "due_ns",
         "ends_ns",
         "future",
-        "hopeless",
         "lane",
         "naive_s",
         "options",
@@ -39,7 +38,6 @@ class Entry:
         "seq",
         "signature",
         "starved",
-        "told",
         "waiter",
     )
 
@@ -52,28 +50,28 @@ class Entry:
         self.seq = seq
         self.arrived_ns = now
         self.ends_ns = ends_ns
-        self.set_options(waiter.options)
         self.band = 0
         self.due_ns = 0  # when time next matters to it; other entries of the agenda are stale
         self.lane: Lane | None = None
-        self.naive_s = 0.0  # its estimate before the correction that is learned
-        self.hopeless: Need | None = None  # of an option that is out for good
+        self.naive_s: float | None = None  # None: not told its wait; its estimate before what was learned; 0: a guess
         self.starved = False
-        self.told = False  # its place and wait were estimated
         self.done = False
+        self.set_options(waiter.options)
 
     def set_options(self, options: Sequence[Option]) -> None:
         """What it can go on with. Where a limit has a part of the caller's own, that part is an option for itself,
         with a line for itself: who waits for the rest does not close it."""
         self.options = options
-        names, has_own = [], False
+        signature, has_own = [], False
         for option in options:
-            limits = [held[1] for held in option.held]
-            names.append(tuple([limit.group or limit.key for limit in limits]))
-            for limit in limits:
+            names = []
+            for held in option.held:
+                limit = held[1]
+                names.append(limit.name)
                 if limit.own is not None:
                     has_own = True
-        self.signature: Signature = tuple(names)
+            signature.append(tuple(names))
+        self.signature: Signature = tuple(signature)
         if has_own:
             both = [pair for option in options for pair in _with_own(option)]
             self.options = [option for option, _ in both]
@@ -90,10 +88,16 @@ class Entry:
 
 def amount_of(entry: Entry, name: str) -> int:
     """What a call takes of the limit of that name, on the first option that needs it."""
-    for names, option in zip(entry.signature, entry.options, strict=True):
+    place = place_of(entry.signature, name)
+    return 1 if place is None else entry.options[place[0]].held[place[1]][2]
+
+
+def place_of(signature: Signature, name: str) -> tuple[int, int] | None:
+    """The first option that needs the limit of that name, and where among its needs."""
+    for index, names in enumerate(signature):
         if name in names:
-            return option.held[names.index(name)][2]
-    return 1
+            return index, names.index(name)
+    return None
 
 
 def _with_own(option: Option) -> list[tuple[Option, tuple[str, ...]]]:
@@ -125,16 +129,33 @@ class Spot:
 class Lane:
     """What one of them lacks, those behind it lack as well: only the first has to be tried."""
 
-    __slots__ = ("_order", "_starved", "band", "client", "count", "fresh", "home", "key", "spots", "untold")
+    __slots__ = (
+        "_order",
+        "_place",
+        "_starved",
+        "band",
+        "client",
+        "count",
+        "fresh",
+        "head",
+        "home",
+        "hopeless",
+        "key",
+        "spots",
+        "untold",
+    )
 
     def __init__(self, key: LaneKey, options: int) -> None:
         self.key = key
         self.client, self.band, _ = key
         self.count = 0
-        self.spots = [Spot(self, index) for index in range(options)]
+        self.head: Entry | None = None  # who came first
+        self.spots = tuple([Spot(self, index) for index in range(options)])
         self.home: Line | None = None  # where its calls are counted for positions and estimates
-        self.untold: list[Entry] = []  # came before there was a home: their place is told then
+        self.untold: list[Entry] | None = None  # came before there was a home: their place is told then
+        self.hopeless: Need | None = None  # of an option that is out for good
         self.fresh = False  # on the list of those that are to be tried
+        self._place: tuple[int, int] | None = None  # of the home among the options' needs
         self._order: list[Entry] = []  # by seq; calls that left stay until they surface
         self._starved: list[tuple[int, Entry]] | None = None
 
@@ -143,12 +164,16 @@ class Lane:
         entry.signature = self.key[2]  # one object for all
         self.count += 1
         order = self._order
-        if not order or order[-1].seq < entry.seq:
+        if not order:
+            order.append(entry)
+            self.head = entry
+        elif order[-1].seq < entry.seq:
             order.append(entry)
         else:  # it comes from another band
             place = bisect_left(order, entry.seq, key=_seq_of)
             if order[place] is not entry:  # it may still be where it was
                 order.insert(place, entry)
+            self.head = order[0]
         if entry.starved:
             self.starve(entry)
 
@@ -156,10 +181,12 @@ class Lane:
         entry.lane = None
         self.count -= 1
         order = self._order
-        gone = 0
-        while gone < len(order) and order[gone].lane is not self:
-            gone += 1
-        del order[:gone]
+        if entry is self.head:
+            gone, length = 1, len(order)
+            while gone < length and order[gone].lane is not self:
+                gone += 1
+            del order[:gone]
+            self.head = order[0] if gone < length else None
         if len(order) > 2 * self.count + SLACK:
             self._order = self.entries()
 
@@ -168,11 +195,15 @@ class Lane:
             self._starved = []
         heappush(self._starved, (entry.seq, entry))
 
-    @property
-    def head(self) -> Entry | None:
-        """Who came first."""
-        order = self._order
-        return order[0] if order else None
+    def amount(self, entry: Entry) -> int:
+        """What one of its calls takes at its home."""
+        place = self._place
+        return 1 if place is None else entry.options[place[0]].held[place[1]][2]
+
+    def settle(self, home: Line) -> None:
+        """Its calls are counted there from now on."""
+        self.home = home
+        self._place = place_of(self.key[2], home.name)
 
     @property
     def oldest_starved(self) -> Entry | None:

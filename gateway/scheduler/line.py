@@ -34,34 +34,22 @@ def cost(waiter: Waiter) -> int:
 class Band:
     """The lanes of one band at one line."""
 
-    __slots__ = ("finished", "heap", "lengths", "parked", "virtual", "waiting")
+    __slots__ = ("finished", "heap", "lengths", "parked", "virtual")
 
     def __init__(self) -> None:
         self.virtual = 0
         self.finished: dict[str, int] = {}  # by client: the virtual finish of its last granted call
         self.heap: list[tuple[int, int, Spot]] = []
         self.parked = 0
-        self.waiting = 0  # calls whose home this is
         self.lengths: list[int] = []  # at n: how many of these lanes are longer than n
 
     def start(self, client: str) -> int:
         return max(self.virtual, self.finished.get(client, 0))
 
-    def grow(self, length: int) -> None:
-        """A lane became one longer than `length`."""
-        if length == len(self.lengths):
-            self.lengths.append(0)
-        self.lengths[length] += 1
-        self.waiting += 1
-
-    def shrink(self, length: int) -> None:
-        """A lane was `length` long and is one shorter now."""
-        self.lengths[length - 1] -= 1
-        self.waiting -= 1
-
     def passed(self, client: str, start: int, finish: int) -> None:
         """A call of this client was granted."""
-        self.virtual = max(self.virtual, start)
+        if start > self.virtual:
+            self.virtual = start
         self.finished[client] = finish
         if len(self.finished) > 2 * self.parked + SLACK:
             self.finished = {one: at for one, at in self.finished.items() if at > self.virtual}
@@ -82,6 +70,7 @@ class Line:
         "parked",
         "since_floor",
         "since_starved",
+        "waiting",
     )
 
     def __init__(self, name: str, pace: Pace, floor_every: int) -> None:
@@ -89,6 +78,7 @@ class Line:
         self.pace = pace
         self.floor_every = floor_every
         self.bands: list[Band | None] = [None] * BANDS
+        self.waiting = [0] * BANDS  # calls of each band whose home this is
         self.parked = 0
         self.due_ns = 0  # when the first one's need will be there if nothing is given back before
         self.since_starved = 0  # contended grants since the oldest starved call had one
@@ -105,6 +95,20 @@ class Line:
         if found is None:
             found = self.bands[number] = Band()
         return found
+
+    def grow(self, number: int, length: int) -> None:
+        """A lane of that band became one longer than `length`."""
+        lengths = self.band(number).lengths
+        if length == len(lengths):
+            lengths.append(1)
+        else:
+            lengths[length] += 1
+        self.waiting[number] += 1
+
+    def shrink(self, number: int, length: int) -> None:
+        """A lane of that band was `length` long and is one shorter now."""
+        self.band(number).lengths[length - 1] -= 1
+        self.waiting[number] -= 1
 
     def park(self, spot: Spot) -> None:
         """From now on this spot waits here."""
@@ -134,11 +138,12 @@ class Line:
         """Puts a parked spot in its place, after its lane's first call or what it starts from has changed."""
         head = spot.lane.head
         assert head is not None, "empty lanes are not parked"
-        spot.stamp = next(self._stamps)
-        spot.tag = spot.start + cost(head.waiter)
-        heap = self.band(spot.lane.band).heap
-        heappush(heap, (spot.tag, spot.stamp, spot))
-        if len(heap) > 4 * self.band(spot.lane.band).parked + SLACK:
+        stamp = spot.stamp = next(self._stamps)
+        tag = spot.tag = spot.start + cost(head.waiter)
+        band = self.band(spot.lane.band)
+        heap = band.heap
+        heappush(heap, (tag, stamp, spot))
+        if len(heap) > 4 * band.parked + SLACK:
             heap[:] = sorted(one for one in heap if one[2].line is self and one[2].stamp == one[1])
 
     def push_starved(self, spot: Spot) -> None:
@@ -223,22 +228,27 @@ class Line:
 
     def granted(self, entry: Entry, lane: Lane, spot: Spot | None, amount: int, now: int) -> None:
         """A call that took from this limit goes; `spot` if it was parked here. Before it leaves its lane."""
-        band = self.band(lane.band)
+        number = lane.band
+        band = self.bands[number] or self.band(number)
         start = band.start(lane.client) if spot is None else spot.start
         band.passed(lane.client, start, start + cost(entry.waiter))
         self.pace.granted(amount, now)
         if self.parked <= (spot is not None) and lane.count <= 1:
             return  # nobody else wants it
-        starved = self._oldest_starved() if self._starved else None
-        self.since_starved = 0 if starved is None or starved[1] is entry else self.since_starved + 1
-        is_lowest = not self._mask & ((1 << lane.band) - 1)
+        if self._starved:
+            starved = self._oldest_starved()
+            self.since_starved = 0 if starved is None or starved[1] is entry else self.since_starved + 1
+        else:
+            self.since_starved = 0
+        is_lowest = not self._mask & ((1 << number) - 1)
         self.since_floor = 0 if is_lowest else self.since_floor + 1
 
     def ahead(self, number: int, length: int, *, is_inside: bool = False) -> Ahead:
         """How many calls go before one of that band that has `length` of its own lane before it, as it stands now:
         those of higher bands, and as many of each other lane as of its own. `is_inside`: it is counted itself."""
         own = self.bands[number]
-        return self._above(number), 0 if own is None else sum(own.lengths[: length + 1]) - is_inside
+        above = sum(self.waiting[number + 1 :])
+        return above, 0 if own is None else sum(own.lengths[: length + 1]) - is_inside
 
     def ahead_of(self, lane: Lane, index: int) -> Ahead:
         """The same for a call that waits here, `index` of its own lane before it, by the order as it stands now."""
@@ -246,14 +256,7 @@ class Line:
         for tag, stamp, spot in self.band(lane.band).heap if mine is not None else ():
             if mine is not None and spot.stamp == stamp and spot.line is self and spot is not mine:
                 within += min(spot.lane.count, index + ((tag, stamp) < (mine.tag, mine.stamp)))
-        return self._above(lane.band), within
-
-    def _above(self, number: int) -> int:
-        above = 0
-        for band in self.bands[number + 1 :]:
-            if band is not None:
-                above += band.waiting
-        return above
+        return sum(self.waiting[lane.band + 1 :]), within
 
     def wait_s(self, now: int) -> float:
         """About how long one would wait who comes now and lets everybody before."""
@@ -264,7 +267,7 @@ class Line:
     @property
     def waiting_here(self) -> int:
         """How many wait here."""
-        return sum([band.waiting for band in self.bands if band is not None])
+        return sum(self.waiting)
 
     def share(self, number: int) -> float:
         """The share of grants that a band has at least: the lowest has its floor."""

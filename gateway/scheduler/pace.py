@@ -30,10 +30,11 @@ ERROR_BOUNDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 
 class Pace:
     """Of one limit, while calls wait for it: units granted and arrived a second, decaying. Outlives its line."""
 
-    __slots__ = ("_arrived", "_at", "_correction", "_count", "_time_s", "_work", "limit")
+    __slots__ = ("_arrived", "_at", "_back", "_correction", "_count", "_time_s", "_work", "limit")
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
+        self._back = limit.comes_back
         self._at = 0
         self._time_s = 0.0
         self._work = 0.0
@@ -41,8 +42,10 @@ class Pace:
         self._arrived = [0.0] * BANDS
         self._correction = [0.0] * BANDS
 
-    def resume(self, now: int) -> None:
+    def resume(self, limit: Limit, now: int) -> None:
         """Calls wait again: the time between does not count."""
+        self.limit = limit
+        self._back = limit.comes_back
         self._at = now
 
     def _decay(self, now: int) -> None:
@@ -70,36 +73,43 @@ class Pace:
     @property
     def is_measured(self) -> bool:
         """Enough was seen to refuse somebody for it."""
-        return self._count >= 4.0 or self.limit.comes_back is not None
+        return self._count >= 4.0 or self._back is not None
 
     def rate(self, now: int) -> float:
         """Units a second."""
-        time_s = self._time_s + max(0, now - self._at) / SECOND_NS
-        limit = self.limit
-        back = limit.comes_back
+        return self._rate(self._seen_s(now))
+
+    def _seen_s(self, now: int) -> float:
+        return self._time_s + (now - self._at) / SECOND_NS if now > self._at else self._time_s
+
+    def _rate(self, time_s: float) -> float:
+        back = self._back
         if back is not None:
             refill = back[0] * SECOND_NS / back[1]
             # What is refilled while a large call waits for it is not lost; refunds come besides.
             return max(refill, (self._work + PRIOR_S * refill) / (time_s + PRIOR_S))
         if self._count >= 4.0 and time_s > 0:
             return self._work / time_s
+        limit = self.limit
         assumed = max(1, limit.capacity) / ASSUMED_HOLD_S if isinstance(limit, Slots) else 1.0
         return (self._work + assumed) / (time_s + 1.0)
 
     def naive_s(self, band: int, ahead: tuple[int, int], share: float, amount: int, now: int) -> float:
         """Seconds until the calls ahead (in higher bands, in its own) and then this one have been let through, others
         coming in above at the pace they came in so far. `share` of all grants are its band's in any case."""
-        rate = self.rate(now)
-        time_s = self._time_s + max(0, now - self._at) / SECOND_NS
+        time_s = self._seen_s(now)
+        rate = self._rate(time_s)
         free = rate - sum(self._arrived[band + 1 :]) / (time_s + 1.0)
         if free < rate * 0.05:
             free = rate * 0.05
-        above_now, within = ahead
-        mean = self._work / self._count if self._count > 0.5 else amount
         if free <= 0:
             return LONGEST_ESTIMATE_S
-        wait_s = min(LONGEST_ESTIMATE_S, ((above_now + within) * mean + amount) / free)
-        return min(wait_s, (within * mean + amount) / (rate * share)) if share else wait_s
+        above_now, within = ahead
+        mean = self._work / self._count if self._count > 0.5 else amount
+        wait_s = ((above_now + within) * mean + amount) / free
+        if share:
+            wait_s = min(wait_s, (within * mean + amount) / (rate * share))
+        return wait_s if wait_s < LONGEST_ESTIMATE_S else LONGEST_ESTIMATE_S
 
     def corrected_s(self, band: int, naive_s: float) -> float:
         """With what earlier waits taught."""

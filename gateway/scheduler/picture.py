@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.scheduler.board import Board
-from gateway.scheduler.lane import Entry, amount_of
+from gateway.scheduler.lane import Entry, Lane
 from gateway.scheduler.line import Ahead, Line, cost
 from gateway.scheduler.roll import Roll
 from gateway.scheduler.settings import SECOND_NS, priority
@@ -12,12 +12,12 @@ from gateway.scheduler.waiter import level_of
 from gateway.state.store import Slots
 
 
-def estimate(entry: Entry, line: Line, band: int, ahead: Ahead, now: int) -> tuple[float, float]:
-    """Seconds until a call is let through, before and after what earlier waits taught."""
-    pace = line.pace
-    if not any(ahead) and line.due_ns and not isinstance(pace.limit, Slots):
+def estimate(entry: Entry, lane: Lane, line: Line, ahead: Ahead, now: int) -> tuple[float, float]:
+    """Seconds until a call of a lane is let through at its home, before and after what earlier waits taught."""
+    pace, band = line.pace, lane.band
+    if line.due_ns and not any(ahead) and not isinstance(pace.limit, Slots):
         return 0.0, max(0.0, (line.due_ns - now) / SECOND_NS)  # by time alone, which is known
-    naive_s = pace.naive_s(band, ahead, line.share(band), amount_of(entry, line.name), now)
+    naive_s = pace.naive_s(band, ahead, line.share(band), lane.amount(entry), now)
     return naive_s, pace.corrected_s(band, naive_s)
 
 
@@ -66,7 +66,7 @@ class Picture:
         left_s, limit = max(0.0, (waiter.not_before_ns - now) / SECOND_NS), ""
         if lane is not None and lane.home is not None:
             limit = lane.home.name
-            left_s = estimate(entry, lane.home, lane.band, ahead, now)[1]
+            left_s = estimate(entry, lane, lane.home, ahead, now)[1]
         waited_ns = now - entry.arrived_ns
         return View(
             id=waiter.id,

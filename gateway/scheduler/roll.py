@@ -76,11 +76,15 @@ class Roll:
     def add(self, entry: Entry) -> None:
         self.entries[entry.waiter.id] = entry
         client = entry.waiter.client
-        others = self._clients.setdefault(client, [])
-        number = self._of_client[client] = self._of_client.get(client, 0) + 1
-        if len(others) > 2 * number + SLACK:
-            others[:] = self.of_client(client)
-        others.append(entry)
+        others = self._clients.get(client)
+        if others is None:
+            self._clients[client] = [entry]
+            self._of_client[client] = 1
+        else:
+            number = self._of_client[client] = self._of_client[client] + 1
+            if len(others) > 2 * number + SLACK:
+                others[:] = self.of_client(client)
+            others.append(entry)
         self._enlist(entry)
         if entry.waiter.body_bytes:
             self._weigh(client, entry.waiter.body_bytes)

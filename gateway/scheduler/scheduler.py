@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, Task, get_running_loop, sleep
 from collections.abc import Callable, Iterable
-from itertools import count
 
 from gateway.call import Call, Held
 from gateway.clock import Clock
@@ -56,11 +55,11 @@ class Scheduler:
         self._clock = clock
         self._now = clock.now_ns
         self._roll = Roll()
-        self._board = Board(self.wake, lambda entry, lane, now: self._door.tell_late(entry, lane, now))
+        self._board = Board(self._ring, lambda entry, lane, now: self._door.tell_late(entry, lane, now))
         self._picture = Picture(self._board, self._roll)
         self._agenda = Agenda(self._now, self.wake)
         self._hour = Hour()
-        self._seqs = count(1)
+        self._last_seq = 0
         self._loop: AbstractEventLoop | None = None
         self._task: Task[None] | None = None
         self._alarm: Future[None] | None = None
@@ -132,9 +131,10 @@ class Scheduler:
         ends_ns = now + max(SHORTEST_NS, int(placement.longest_wait_s * SECOND_NS))
         if placement.deadline_ns is not None:
             ends_ns = min(ends_ns, placement.deadline_ns)
-        entry = Entry(waiter, queued, loop.create_future(), next(self._seqs), now, ends_ns)
+        seq = self._last_seq = now if now > self._last_seq else self._last_seq + 1
+        entry = Entry(waiter, queued, loop.create_future(), seq, now, ends_ns)
         entry.band = roll.band(entry, now)
-        self._door.admit(entry, now)
+        lane = self._door.admit(entry, now)
         if not roll.entries:
             self._store.listen(self._board.freed)
             self._agenda.put(self._hour, now + HOUR_NS - self._clock.wall_ns() % HOUR_NS)
@@ -143,7 +143,7 @@ class Scheduler:
             queued.estimate_ms = (waiter.not_before_ns - now) // 1_000_000
             queued.level = level_of(queued.estimate_ms / 1000)
         else:
-            self._board.join(entry)
+            self._board.join(entry, lane)
         self._schedule(entry, now)
         if self._task is None:
             self._task = loop.create_task(self._pump())
@@ -159,7 +159,8 @@ class Scheduler:
             self._board.leave(entry, lane)
         if self._board.claim.is_of(entry):
             self._board.forgo()
-        self._rest()
+        if not self._roll.entries:
+            self._rest()
 
     def _end(self, entry: Entry, error: Exception) -> None:
         if not entry.future.done():
@@ -168,11 +169,10 @@ class Scheduler:
 
     def _rest(self) -> None:
         """The last one left: nothing is listened to, no task and no timer are left."""
-        if not self._roll.entries:
-            self._store.listen(None)
-            self._agenda.clear()
-            self._board.clear()
-            self._ring()
+        self._store.listen(None)
+        self._agenda.clear()
+        self._board.clear()
+        self._ring()
 
     def _place(self, entry: Entry, now: int) -> None:
         """Puts a waiting call where its priority of now belongs."""
@@ -245,8 +245,9 @@ class Scheduler:
         self._ring()
 
     def _ring(self) -> None:
-        if self._alarm is not None and not self._alarm.done():
-            self._alarm.set_result(None)
+        alarm = self._alarm
+        if alarm is not None and not alarm.done():
+            alarm.set_result(None)
 
     async def _pump(self) -> None:
         """Runs while anybody waits."""
@@ -291,7 +292,7 @@ class Scheduler:
                 await self._try(entry, lane, spot)
             index = index + 1 if lane.head is entry else 0
         if lane.head is not None and all(spot.line is None for spot in lane.spots):
-            self._door.never(lane.head)
+            self._door.never(lane)
             if lane.count:
                 self._board.renew(lane)
 
@@ -306,18 +307,20 @@ class Scheduler:
     async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
         """Asks the store for a call on one of its options; parks the spot where it lacks something."""
         now = self._now()
-        option, claim = entry.options[spot.index], self._board.claim
-        is_kept = claim.is_of(entry)
+        option, claim, lines = entry.options[spot.index], self._board.claim, self._board.lines
         wants: list[Want] = []
+        touched: list[tuple[Line, int]] = []  # lines at what it takes
         for name, (_, limit, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
-            line = self._board.lines.get(name)
-            is_open = line is None or line is spot.line or (is_kept and name in claim.amounts)
-            if line is not None and not is_open and line.is_before(entry, lane):
-                self._board.move(spot, entry, line, now)
-                return False
+            if name in lines:
+                line = lines[name]
+                is_open = line is spot.line or (name in claim.amounts and claim.is_of(entry))
+                if not is_open and line.is_before(entry, lane):
+                    self._board.move(spot, entry, line, now)
+                    return False
+                touched.append((line, amount))
             wants.append((limit, amount))
         try:
-            if claim.amounts and not is_kept and not await self._spares(entry, spot, wants, now):
+            if claim.amounts and not claim.is_of(entry) and not await self._spares(entry, spot, wants, now):
                 return False
             grant = await self._store.reserve(entry.waiter.id, wants, entry.waiter.ttl_s)
         except Exception as error:  # it belongs to the call that is being tried
@@ -331,7 +334,7 @@ class Scheduler:
         if not grant.granted:
             self._lacks(entry, spot, grant, now)
             return False
-        self._grant(entry, lane, spot, option, now)
+        self._grant(entry, lane, spot, option, touched, now)
         return True
 
     async def _spares(self, entry: Entry, spot: Spot, wants: list[Want], now: int) -> bool:
@@ -375,7 +378,7 @@ class Scheduler:
         lacks = grant.lacks
         never = next((lack for lack in lacks if lack.retry_after_s is None), None)
         if never is not None:
-            entry.hopeless = entry.options[spot.index].held[never.index][0]
+            spot.lane.hopeless = entry.options[spot.index].held[never.index][0]
             if spot.line is not None:
                 self._board.unpark(spot)
                 self._board.renew(spot.lane)
@@ -395,14 +398,14 @@ class Scheduler:
             self._agenda.put(line, due_ns)
         self._board.move(spot, entry, line, now)
 
-    def _grant(self, entry: Entry, lane: Lane, spot: Spot, option: Option, now: int) -> None:
-        for name, (_, _, amount, _) in zip(entry.signature[spot.index], option.held, strict=True):
-            line = self._board.lines.get(name)
-            if line is not None:
-                line.granted(entry, lane, spot if spot.line is line else None, amount, now)
+    def _grant(
+        self, entry: Entry, lane: Lane, spot: Spot, option: Option, touched: list[tuple[Line, int]], now: int
+    ) -> None:
+        for line, amount in touched:
+            line.granted(entry, lane, spot if spot.line is line else None, amount, now)
         waited_s = (now - entry.arrived_ns) / SECOND_NS
         queued = entry.queued
-        if entry.told:
+        if entry.naive_s is not None:
             if lane.home is not None:
                 lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
             self.honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from gateway.call import Held
 from gateway.wishes import Urgency
@@ -22,10 +24,11 @@ LEVELS: tuple[tuple[LevelName, float], ...] = (
     ("batch", 3600.0),
     ("deferred", float("inf")),
 )
+_NAMES = tuple([name for name, _ in LEVELS])
+_BELOW_S = [below_s for _, below_s in LEVELS[:-1]]
 
 
-@dataclass(slots=True)
-class Placement:
+class Placement(msgspec.Struct):
     """What the queue policy says of a call before it is known whether it has to wait.
 
     `points` are those of its tier (0..40), its weight in the fair order is a tenth of them. Instants are monotonic ns.
@@ -39,16 +42,14 @@ class Placement:
     heartbeat_s: float = 0.0  # between two signs of life on a stream that waits; 0: none
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One target of a call, by its place in `call.targets`, and what the call has to hold to go there."""
 
     target: int
     held: Sequence[Held]
 
 
-@dataclass(slots=True, eq=False)
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """One call as the scheduler sees it. `resolve` gives its options anew, in rank (after a reload), or raises the
     GatewayError that ends it: its key was revoked, its targets are gone."""
 
@@ -66,8 +67,7 @@ class Waiter:
     body_bytes: int = 0  # of its request's body, which is kept while it waits
 
 
-@dataclass(slots=True)
-class Queued:
+class Queued(msgspec.Struct, gc=False):
     """How a call waited; for its headers, its log line and the estimate's own error."""
 
     level: LevelName
@@ -83,7 +83,4 @@ class Queued:
 
 def level_of(wait_s: float) -> LevelName:
     """The label of an estimated wait."""
-    for name, below_s in LEVELS:
-        if wait_s < below_s:
-            return name
-    return "deferred"
+    return _NAMES[bisect_right(_BELOW_S, wait_s)]

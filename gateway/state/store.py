@@ -33,11 +33,10 @@ class Limit:
     header: str = ""  # "requests" | "tokens" | ""
     group: str = field(default="", kw_only=True)
     own: Limit | None = field(default=None, kw_only=True)
+    name: str = field(init=False, repr=False)  # what `Store.listen` calls it
 
-    @property
-    def name(self) -> str:
-        """What `Store.listen` calls it."""
-        return self.group or self.key
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.group or self.key)
 
     @property
     def comes_back(self) -> tuple[int, int] | None:

@@ -6,7 +6,15 @@ import tracemalloc
 from time import process_time
 from typing import Any
 
+import pytest
+
 from gateway.scheduler import Queued
+from loadtests import bench_queue
+
+
+@pytest.mark.parametrize("clients", [100, 1000])
+async def test_10_000_waiting_calls_with_all_that_is_made_for_them_take_under_10_mb(clients: int) -> None:
+    assert (await bench_queue.memory(clients))["queue_mb"] < 10
 
 
 async def test_10_000_waiting_calls_are_small_and_quick(queue: Any, slots: Any) -> None:
