@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +30,43 @@ def clean_env(**more: str) -> dict[str, str]:
     """The environment without provider keys and settings of whoever runs the tests."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE", "OPENAI", "ANTHROPIC"))}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **more}
+
+
+class Commander:
+    """Runs commands by `commander.py`, one at a time; it is started when the first one comes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, arguments: tuple[str, ...], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        with self._lock, tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+            if self._process is None:
+                command = [sys.executable, str(Path(__file__).with_name("commander.py"))]
+                self._process = subprocess.Popen(
+                    command, env=clean_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            asked = {"arguments": arguments, "env": env, "cwd": str(cwd), "out": out.name, "err": err.name}
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            code = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(list(arguments), code, out.read(), err.read())
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate(timeout=60)
+
+
+COMMANDER = Commander()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commander() -> Iterator[None]:
+    """Ends the process that runs commands."""
+    yield
+    COMMANDER.close()
 
 
 @dataclass
@@ -113,10 +152,7 @@ class Server:
         return json.loads(done.stdout)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments],
-            env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        return COMMANDER.run(arguments, self.env, self.folder)
 
     def calls(self) -> list[dict[str, Any]]:
         """The ledger's calls, newest first."""
