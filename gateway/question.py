@@ -17,6 +17,7 @@ from gateway.answers import Answer
 from gateway.call import Call, Outcome
 from gateway.clients import Client
 from gateway.jsonbody import is_exact
+from gateway.soundness import is_answer, is_whole_stream
 from gateway.targets import Target
 
 _NS = 1_000_000_000
@@ -149,7 +150,8 @@ def answer_of(
     is_stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
     if any(name == b"content-encoding" for name, _ in headers):
         return None
-    if is_stream and not _is_sound(b"".join(chunks)):
+    whole = b"".join(chunks)
+    if not (is_whole_stream if is_stream else is_answer)(call.route.name, whole):
         return None
     return Answer(
         key=key.hex(),
@@ -162,21 +164,9 @@ def answer_of(
         status=outcome.status,
         headers=(*headers, (b"x-tidegate-model", target.model.encode("ascii", "replace"))),
         is_stream=is_stream,
-        chunks=chunks if is_stream else (b"".join(chunks),),
+        chunks=chunks if is_stream else (whole,),
         cost_pusd=sum([row.cost_pusd for row in call.attempts]),
         made_ns=made_ns,
         expires_ns=made_ns + ttl_s * _NS,
         usage=outcome.usage,
     )
-
-
-def _is_sound(stream: bytes) -> bool:
-    """Whether every event says JSON, but for OpenAI's end mark: what a client could not read is not given again."""
-    for line in stream.split(b"\n"):
-        data = line.removeprefix(b"data:").strip()
-        if line.startswith(b"data:") and data != b"[DONE]":
-            try:
-                orjson.loads(data)
-            except orjson.JSONDecodeError:
-                return False
-    return True
