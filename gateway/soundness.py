@@ -1,4 +1,4 @@
-"""Whether a success is what its route answers with: only that is given again. What it says in detail is not looked at."""
+"""Whether a success is what its route answers with: only that is given again. Details are not looked at."""
 
 from __future__ import annotations
 
