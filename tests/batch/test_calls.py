@@ -116,11 +116,11 @@ async def test_a_member_that_leaves_does_not_cancel_the_others(site: Any) -> Non
 
 
 async def test_the_leader_may_leave_before_it_is_sent(open_site: Any) -> None:
-    site = open_site(window=2000)
+    site = open_site(window=1000)
     leader = asyncio.ensure_future(site.ask("leader"))
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.3)
     others = [asyncio.ensure_future(site.ask(text)) for text in ("b", "c")]
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.3)
     leader.cancel()
     answers = await asyncio.gather(*others)
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -145,7 +145,7 @@ async def test_one_slot_and_those_who_wait_go_with_the_first_that_is_granted(ope
     await site.provider.arrived.wait()
     site.provider.asked.clear()
     waiting = [asyncio.ensure_future(site.ask(text)) for text in "abcdefgh"]
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.0)
     assert not site.provider.asked
     site.provider.go.set()
     answers = await asyncio.gather(first, *waiting)
