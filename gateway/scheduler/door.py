@@ -32,6 +32,8 @@ class Door:
     def admit(self, entry: Entry, now: int) -> Lane | None:
         """The bounds of the queue, and what can be known of the wait before it begins; gives the lane of its like."""
         settings, waiter = self.settings, entry.waiter
+        if entry.ends_ns <= now:
+            raise exceeded(is_sent=False)  # only a deadline lies so near; one in metadata is first met here
         lane = self._board.lanes.get(entry.key)
         if lane is not None and lane.home is not None and waiter.not_before_ns <= now:
             first = lane.spots[0].line

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from gateway.errors import DeadlineExceeded, ModelNotFound, QueueFull, RateLimited
 from gateway.scheduler import Option
 from gateway.state.store import Grant
@@ -101,6 +103,25 @@ async def test_nothing_waits_beyond_its_longest_wait(queue: Any, slots: Any) -> 
     assert call.error.code == "queue_wait_too_long"
     assert call.error.retry_after_s > 0
     assert call.queued.waited_ms == 10_000
+
+
+@pytest.mark.parametrize("late_s", [0.0, 1.0, 1.8e9])
+async def test_whose_deadline_has_passed_takes_no_place(queue: Any, slots: Any, late_s: float) -> None:
+    """The last one is what a deadline of 0 in metadata comes to: long before the process began."""
+    limit = slots("a")
+    await queue.take(limit)
+    for held in ("taken", "call-1", "call-2", "call-3", "call-4"):  # the pace is measured: some are refused early
+        other = queue.wait([(limit, 1)])
+        await queue.later(1)
+        await queue.store.release(held)
+        await queue.calm()
+        assert other.is_granted
+    first = queue.wait([(limit, 1)])
+    await queue.calm()
+    call = queue.wait([(limit, 1)], client="late", deadline_s=-late_s)
+    await queue.calm()
+    assert isinstance(call.error, DeadlineExceeded)
+    assert not first.task.done()
 
 
 async def test_nothing_waits_beyond_its_deadline(queue: Any, slots: Any) -> None:
