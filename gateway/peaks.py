@@ -46,9 +46,14 @@ class Peak:
 
 
 def _first_after(wall: datetime, zone: ZoneInfo, moment: datetime) -> datetime:
-    """The first instant after `moment` at which local clocks show that time: where they show it twice, either."""
-    instants = [wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
-    return min((one for one in instants if one > moment), default=instants[1])
+    """The first instant after `moment` at which local clocks show that time, or are past it: where they show it twice,
+    either; where summer time leaves it out, the end of what is left out."""
+    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if second < first:  # left out: these are as far before and after
+        while second.astimezone(zone).replace(tzinfo=None) < wall:
+            second += timedelta(minutes=1)
+        return second
+    return first if first > moment else second
 
 
 def parse_peak(text: str) -> Peak:
