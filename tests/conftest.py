@@ -27,8 +27,10 @@ ADMIN_KEY = "tg-test-admin-key"
 
 
 def clean_env(**more: str) -> dict[str, str]:
-    """The environment without provider keys and settings of whoever runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE", "OPENAI", "ANTHROPIC"))}
+    """The environment without provider keys and settings of whoever runs the tests. Compiled modules are kept, whatever
+    it says: hundreds of processes start."""
+    left_out = ("TIDEGATE", "OPENAI", "ANTHROPIC", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **more}
 
 
