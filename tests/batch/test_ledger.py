@@ -61,7 +61,7 @@ async def test_shares_add_up_where_inputs_are_bad_members_leave_and_upstreams_di
     await site.provider.arrived.wait()
     for leaver in calls[:2]:
         leaver.cancel()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)  # the gateway sees that they left
     site.provider.go.set()
     assert (await calls[2]).status_code == 200
     site.provider.go.clear()

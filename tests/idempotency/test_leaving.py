@@ -8,7 +8,7 @@ from typing import Any
 
 async def test_the_first_client_leaves_and_the_others_get_the_result(site: Any) -> None:
     one = await site()
-    first = asyncio.ensure_future(one.post(x_fake="latency-ms=500"))
+    first = asyncio.ensure_future(one.post(x_fake="latency-ms=2000"))
     await one.until(lambda: one.in_flight == 1)
     others = [asyncio.ensure_future(one.post()) for _ in range(3)]
     await waiting(one, 3)
@@ -47,7 +47,7 @@ async def test_alone_leaving_cancels_at_once(site: Any) -> None:
 
 async def test_those_who_wait_may_leave(site: Any) -> None:
     one = await site()
-    first = asyncio.ensure_future(one.post(x_fake="latency-ms=400"))
+    first = asyncio.ensure_future(one.post(x_fake="latency-ms=1500"))
     await one.until(lambda: one.in_flight == 1)
     other = asyncio.ensure_future(one.post())
     await waiting(one, 1)

@@ -15,6 +15,8 @@ from gateway.records.options import Options
 
 KILLS = int(os.environ.get("TIDEGATE_KILLS", "50"))
 OPTIONS = Options(segments=3, segment_bytes=128 * 1024, group_ms=2)
+#: Of the provider's log for one attempt, at least: sent and done, with its id.
+LINE_BYTES = 120
 
 
 def kill_at_random(folder: Path, log: Path, kills: int) -> None:
@@ -38,12 +40,19 @@ def kill_at_random(folder: Path, log: Path, kills: int) -> None:
             if opens:
                 assert crasher.stdout.readline() == "open\n"
             time.sleep(random.uniform(0, 0.15))
+            end = time.monotonic() + 20
+            while opens and log_size(log) < 20 * LINE_BYTES * number and time.monotonic() < end:
+                time.sleep(0.005)  # a slow machine gets the time for what is asserted of all
             os.kill(pid, signal.SIGKILL)
             line = crasher.stdout.readline()
             if line == "open\n":  # just before the kill
                 line = crasher.stdout.readline()
             assert line == "ended\n"
         crasher.stdin.close()
+
+
+def log_size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 async def test_no_attempt_is_lost_or_doubled_over_random_kills(

@@ -150,9 +150,13 @@ async def test_off_peak_is_outside_the_peaks(open_site: Any) -> None:
 
 async def test_a_long_queue_is_a_trigger(open_site: Any) -> None:
     site = open_site("when = { queue_wait_s = 0.001 }")
-    headers = {"x_fake": "latency-ms=800"}
+    headers = {"x_fake": "latency-ms=1500"}
     first = [asyncio.ensure_future(site.ask(site.chat(model="waited"), **headers)) for _ in range(2)]
-    await asyncio.sleep(0.3)  # one runs, one waits
+    async with asyncio.timeout(10):  # one runs, one waits
+        while (
+            "tidegate_queue_waiting 1.0" not in (await site.http.get("/metrics", headers={"accept": "text/plain"})).text
+        ):
+            await asyncio.sleep(0.02)
     last = await site.ask(site.chat(model="waited"))
     assert last.headers["x-tidegate-model"] == "cheap"
     assert [one.headers["x-tidegate-model"] for one in await asyncio.gather(*first)] == ["waited"] * 2
