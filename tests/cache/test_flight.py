@@ -67,7 +67,7 @@ async def test_who_shares_the_cost_waits_for_its_own_form_only(open_site: Any) -
     """Whether an answer can be given in another form is known when it is there; by then the cost is shared."""
     site = open_site('[policy.cache]\nfollowers = "share"')
     body, before = site.chat(), site.upstream()
-    both = [site.ask({**body, "stream": form}, x_fake="latency-ms=500") for form in (True, False)]
+    both = [site.ask({**body, "stream": form}, x_fake="latency-ms=1200") for form in (True, False)]
     await asyncio.gather(*both)
     assert site.upstream() == before + 2
 

@@ -113,7 +113,7 @@ async def test_age_by_template_and_by_header(open_site: Any) -> None:
 @pytest.mark.parametrize("fake", ["die=body", "truncate=3", "errorbody"])
 async def test_a_dying_upstream_leaves_nothing_to_its_followers(site: Any, fake: str) -> None:
     body, before = site.chat(), site.upstream()
-    answers = await asyncio.gather(*[site.ask(body, x_fake=f"latency-ms=200; {fake}") for _ in range(3)])
+    answers = await asyncio.gather(*[site.ask(body, x_fake=f"latency-ms=600; {fake}") for _ in range(3)])
     assert not any(answer.headers.get("x-tidegate-cache") == "hit" for answer in answers)
     assert site.upstream() >= before + 3
 

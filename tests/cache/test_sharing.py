@@ -51,7 +51,7 @@ def test_parts_make_the_whole() -> None:
 async def test_the_cost_is_shared_to_the_last_picodollar(shared: Any) -> None:
     site = shared
     body = site.chat(max_tokens=7)
-    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=600; input=31") for _ in range(7)])
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=1500; input=31") for _ in range(7)])
     rows = {row["id"]: row for row in site.server.calls()}
     mine = [rows[answer.headers["x-request-id"]] for answer in answers]
     charges = [pusd(row["charge_usd"]) for row in mine]
@@ -120,6 +120,6 @@ async def test_a_follower_that_leaves_as_it_lands_pays_the_share_it_was_counted_
 async def test_a_failure_is_not_shared(shared: Any) -> None:
     site = shared
     body = site.chat()
-    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=300; status=400") for _ in range(3)])
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=1000; status=400") for _ in range(3)])
     rows = {row["id"]: row for row in site.server.calls()}
     assert [pusd(rows[answer.headers["x-request-id"]]["charge_usd"]) for answer in answers] == [0, 0, 0]

@@ -16,12 +16,12 @@ budget_reserve = 0
 kind = "openai"
 base_url = "{origin}/v1"
 pass_headers = ["x-fake"]
-timeouts = {{ connect_s = 1, first_byte_s = 0.4, idle_s = 0.4, total_s = 5 }}
+timeouts = {{ connect_s = 1, first_byte_s = 0.8, idle_s = 0.8, total_s = 5 }}
 [providers.claude]
 kind = "anthropic"
 base_url = "{origin}"
 pass_headers = ["x-fake"]
-timeouts = {{ connect_s = 1, first_byte_s = 0.4, idle_s = 0.4, total_s = 5 }}
+timeouts = {{ connect_s = 1, first_byte_s = 0.8, idle_s = 0.8, total_s = 5 }}
 [providers.dead]
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"

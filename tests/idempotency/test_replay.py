@@ -67,7 +67,7 @@ async def test_another_body_or_path_is_a_conflict_that_is_not_retried(site: Any,
 
 async def test_while_it_runs_another_body_is_a_conflict_at_once(site: Any, chat: Any) -> None:
     one = await site()
-    first = asyncio.ensure_future(one.post(x_fake="latency-ms=400"))
+    first = asyncio.ensure_future(one.post(x_fake="latency-ms=1500"))
     await one.until(lambda: one.in_flight == 1)
     assert (await one.post(body={**chat, "max_tokens": 21})).status_code == 409
     assert not first.done()
@@ -141,7 +141,7 @@ async def test_a_refusal_of_ours_is_not_kept_and_the_next_executes(site: Any) ->
 
 async def test_those_who_wait_take_over_from_a_failure(site: Any) -> None:
     one = await site()
-    first = asyncio.ensure_future(one.post(x_fake="latency-ms=300; status=401"))
+    first = asyncio.ensure_future(one.post(x_fake="latency-ms=1000; status=401"))
     await one.until(lambda: one.in_flight == 1)
     answers = await asyncio.gather(*(one.post() for _ in range(4)))
     assert (await first).status_code >= 400

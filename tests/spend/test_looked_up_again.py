@@ -154,7 +154,7 @@ async def test_a_shared_cost_is_shared_by_the_downgraded(open_site: Any) -> None
     """And all savings come to what each asking the dear model for itself had cost."""
     site = open_site(ALWAYS + '[policy.cache]\nfollowers = "share"')
     body = site.chat()
-    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=500") for _ in range(3)])
+    answers = await asyncio.gather(*[site.ask(body, x_fake="latency-ms=1500") for _ in range(3)])
     assert sorted(told(answer)[1][0] for answer in answers) == ["hit", "hit", "miss"]
     rows = [site.row(answer) for answer in answers]
     (leader,) = [row for row in rows if row["attempts"]]
