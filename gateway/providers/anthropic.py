@@ -96,7 +96,7 @@ class Anthropic(Kind):
         if status >= 400:
             return PassingMeter({}, "error")
         if call.method == "HEAD" or status in (204, 304):
-            return PassingMeter({"requests": 1})
+            return PassingMeter({"requests": 1}, "error" if call.route.model and call.method == "POST" else "ok")
         content_type, encoding = body_headers(headers)
         return plain(self._meter(call, content_type), encoding)
 

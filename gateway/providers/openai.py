@@ -76,7 +76,7 @@ class OpenAI(Kind):
         if status >= 400:
             return PassingMeter({}, "error")
         if call.method == "HEAD" or status in (204, 304):
-            return PassingMeter({"requests": 1})
+            return PassingMeter({"requests": 1}, "error" if call.route.model and call.method == "POST" else "ok")
         content_type, encoding = body_headers(headers)
         meter = self._meter(call, target, content_type)
         return meter if not encoding else plain(meter, encoding)

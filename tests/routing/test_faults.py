@@ -65,6 +65,7 @@ PLAIN = [
     ("html", "html", 502),
     ("errorbody", "error_body", 502),
     ("badjson", "unreadable", 502),
+    ("status=204", "unreadable", 502),
     ("status=400", "4xx", 400),
     ("status=401", "401", 502),
     ("status=403", "403", 403),
