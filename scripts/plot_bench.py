@@ -170,7 +170,11 @@ def _own(full: dict[str, Any]) -> str:
     for clients, costs in full["clients"].items():
         costs = sorted(costs)
         median = _number(costs[len(costs) // 2])
-        parts.append(f"With {int(clients):,} clients, their keys in turn: {median} µs a request ({_range(costs)}).")
+        line = f"With {int(clients):,} clients, their keys in turn: {median} µs a request ({_range(costs)})"
+        first = full.get("clients_first", {}).get(clients)
+        parts.append(
+            f"{line}, {_number(first)} µs each client's first." if first and int(clients) > 1000 else f"{line}."
+        )
     return "\n\n".join(parts)
 
 

@@ -63,6 +63,7 @@ class Results:
     samples: list[Sample] = field(default_factory=list)
     soak: list[tuple[int, float]] = field(default_factory=list)  # requests so far, MB
     clients: dict[int, list[float]] = field(default_factory=dict)  # configured clients: us a request, a round each
+    clients_first: dict[int, float] = field(default_factory=dict)  # us of each client's first request
     clients_ready_s: dict[int, float] = field(default_factory=dict)
     proofs: list[Proof] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
@@ -114,6 +115,7 @@ class Results:
             "no_proxy": {name: self._cases(name) for name in (DIRECT, CAPACITY)},
             "soak": [{"requests": requests, "rss_mb": _rounded(mb)} for requests, mb in self.soak],
             "clients": {str(n): [_rounded(value) for value in values] for n, values in self.clients.items()},
+            "clients_first": {str(n): _rounded(value) for n, value in self.clients_first.items()},
             "clients_ready_s": {str(n): _rounded(value) for n, value in self.clients_ready_s.items()},
             "proofs": [asdict(proof) for proof in self.proofs],
             "goals": [{**asdict(goal), "value": _rounded(goal.value), "met": goal.met} for goal in self.goals],

@@ -59,7 +59,10 @@ def _own(results: Results) -> str:
         lines.append("memory over the soak: " + ", ".join(f"{mb:.1f} MB at {n:,}" for n, mb in results.soak))
     for clients, values in results.clients.items():
         ready = _number(results.clients_ready_s[clients])
-        lines.append(f"{clients:,} clients: {_number(median(values))} us a request, ready in {ready} s")
+        first = _number(results.clients_first.get(clients))
+        lines.append(
+            f"{clients:,} clients: {_number(median(values))} us a request ({first} the first one's), ready in {ready} s"
+        )
     return "\n".join(lines)
 
 
