@@ -11,6 +11,8 @@ import orjson
 from gateway.downstream import Downstream
 from gateway.errors import BadUpstream, Header, stream_event
 from gateway.ratelimit import span
+from gateway.server.bodies import IDENTITY, Decoder, decoder
+from gateway.server.refusal import BodyRefused
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Beat = Callable[[bytes], Awaitable[None]]
+
+#: Decoded bytes of an answer that its provider encoded although nobody asked for it.
+MOST_DECODED = 64 * 1_048_576
 
 
 async def beating(
@@ -55,21 +60,26 @@ async def beat(down: Downstream, headers: Callable[[list[Header]], list[Header]]
 
 class Continued(Downstream):
     """What follows on a stream that heartbeats began: its head is out, so an answer that is no stream becomes an
-    event."""
+    event, and one that is encoded is decoded."""
 
     can_encode = False
-    __slots__ = ("_begun", "_call", "_is_stream")
+    __slots__ = ("_begun", "_call", "_decoder", "_is_stream")
 
     def __init__(self, begun: Downstream, call: Call) -> None:
         super().__init__(begun._send)
         self._begun = begun
         self._call = call
         self._is_stream = True
+        self._decoder: Decoder | None = None
 
     async def whole(self, status: int, headers: list[Header], body: bytes) -> None:
-        self._begin()
+        await self.start(status, headers)
+        if self._is_stream:
+            await self.end(body)
+            return
         self.finished = True
         is_error = status >= 400 and self._call.dialect == "anthropic"
+        body = self._plain(body)
         try:
             event = b"data: " + orjson.dumps(orjson.loads(body))
         except orjson.JSONDecodeError:
@@ -81,13 +91,31 @@ class Continued(Downstream):
         self._begin()
         content_type = next((value for name, value in headers if name == b"content-type"), b"")
         self._is_stream = content_type.startswith(b"text/event-stream")
+        encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
+        if encoding not in IDENTITY:
+            try:
+                self._decoder = decoder(encoding, MOST_DECODED)
+            except BodyRefused:
+                self._is_stream = False
+
+    def _plain(self, data: bytes) -> bytes:
+        """Decoded, as far as it can be: what can't is no stream."""
+        if self._decoder is None:
+            return data
+        try:
+            return self._decoder.feed(data)
+        except BodyRefused:
+            self._is_stream = False
+            return b""
 
     async def chunk(self, data: bytes) -> None:
-        if self._is_stream:
+        data = self._plain(data)
+        if self._is_stream and data:
             await self._begun.chunk(data)
 
     async def end(self, data: bytes = b"") -> None:
         self.finished = True
+        data = self._plain(data)
         await self._begun.end(data if self._is_stream else self._no_stream())
 
     def cut(self) -> None:

@@ -233,6 +233,19 @@ async def test_a_stream_that_waits_shows_signs_of_life_to_the_sdk(queued: Any, p
     assert chunks
 
 
+async def test_what_a_provider_compresses_unasked_is_plain_on_a_stream_that_heartbeats_began(
+    queued: Any, provider: DemoServer
+) -> None:
+    gateway = await queued(slots=1, queue="heartbeat = true\nheartbeat_s = 0.02")
+    provider.set_plan([{"fake": "gzip"}])
+    async with client_of(gateway) as client:
+        calls = (client.post("/v1/chat/completions", json={**BODY, "stream": True}) for _ in range(20))
+        answers = await asyncio.gather(*calls)
+    assert any(answer.text.startswith(": queued, ") for answer in answers)
+    for answer in answers:
+        assert answer.text.endswith("data: [DONE]\n\n"), answer.content
+
+
 async def test_a_refusal_after_a_heartbeat_is_an_event(queued: Any) -> None:
     gateway = await queued(slots=1, queue="heartbeat = true\nheartbeat_s = 0.02")
     async with client_of(gateway) as client:
