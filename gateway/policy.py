@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.results import Results
     from gateway.routing.told import Told
     from gateway.scheduler import Placement, Scheduler
+    from gateway.scopes import ScopeNames
     from gateway.state.store import Limit, Store
     from gateway.targets import Target
 
@@ -67,6 +68,10 @@ class Policy:
     before_body: ClassVar[bool] = False  # True: needs only the head of the request, and decides before its body is read
 
     mode: Mode = field(default="enforce", kw_only=True)
+
+    def remarks(self, names: ScopeNames) -> Iterable[str]:
+        """Sentences about settings that are allowed and yet without effect; `names` are those of the configuration."""
+        return ()
 
     def provide(self, gate: Gate) -> None:
         """Once, before the first call: fetch what is needed, precompute what can be."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -49,9 +49,17 @@ class ScopeNames:
 
     def strangers(self, scope: Scope) -> Iterator[str]:
         """Sentences about entries that fit nothing in the configuration: allowed, since it may come to have them."""
-        for what, entries, known in (("model", scope.models, self.models), ("worker", scope.workers, self.workers)):
-            for entry in entries or ():
-                near = not_among(entry, known)
-                if near is not None:
-                    meant = f"; did you mean {near!r}?" if near else ""
-                    yield f"no {what} of the configuration is called {entry!r}{meant}"
+        yield from _strangers("model", scope.models or (), self.models)
+        yield from _strangers("worker", scope.workers or (), self.workers)
+
+    def strange_models(self, entries: Iterable[str]) -> Iterator[str]:
+        """The same about models that policies name."""
+        return _strangers("model", entries, self.models)
+
+
+def _strangers(what: str, entries: Iterable[str], known: Collection[str]) -> Iterator[str]:
+    for entry in entries:
+        near = not_among(entry, known)
+        if near is not None:
+            meant = f"; did you mean {near!r}?" if near else ""
+            yield f"no {what} of the configuration is called {entry!r}{meant}"

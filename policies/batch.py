@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -12,6 +12,7 @@ from gateway.batches import Bounds
 from gateway.call import Call
 from gateway.merging import ITEMS
 from gateway.policy import Gate, Policy
+from gateway.scopes import ScopeNames
 
 Milliseconds = Annotated[float, Field(ge=0, le=1_000)]
 Count = Annotated[int, Field(ge=2, le=2_048)]  # 2,048: the most that OpenAI takes
@@ -50,6 +51,10 @@ class Batch(Policy):
         self._windows = {route: self.routes.get(route, usual) for route in ITEMS}
         is_off = not any(self._windows.values()) and not any(self.models.values())
         self._routes = frozenset(() if is_off else ITEMS)
+
+    def remarks(self, names: ScopeNames) -> Iterator[str]:
+        for sentence in names.strange_models(self.models):
+            yield f"models: {sentence}"
 
     def provide(self, gate: Gate) -> None:
         self._batches = gate.batches

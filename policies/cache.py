@@ -5,7 +5,7 @@ Which calls may share an answer, and what is part of the question: ../docs/cache
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +23,7 @@ from gateway.rates import charge_of
 from gateway.recording import Room
 from gateway.reshape import ROUTES as RESHAPED
 from gateway.reshape import stream_of, whole_of
+from gateway.scopes import ScopeNames
 
 _MIB = 1_048_576
 _NS = 1_000_000_000
@@ -72,6 +73,11 @@ class Cache(Policy):
 
     fail_open: ClassVar[bool] = True
     after: ClassVar[tuple[str, ...]] = ("identity", "access", "idempotency", "quota")
+
+    def remarks(self, names: ScopeNames) -> Iterator[str]:
+        for route in self.routes:
+            if route not in ROUTES:
+                yield f"routes: {route!r} is no route whose answers are kept; these are: {', '.join(sorted(ROUTES))}"
 
     def provide(self, gate: Gate) -> None:
         self._gate = gate

@@ -5,7 +5,7 @@ The rules: ../docs/downgrade.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -16,7 +16,7 @@ from gateway.call import Call, Outcome
 from gateway.errors import ModelNotFound
 from gateway.peaks import Peaks, Windows, ZoneName
 from gateway.policy import Gate, Policy
-from gateway.scopes import may_use
+from gateway.scopes import ScopeNames, may_use
 from gateway.targets import Target
 from gateway.wishes import accuracy_of, allows_downgrade, urgency_of
 
@@ -73,6 +73,14 @@ class Downgrade(Policy):
     def __post_init__(self) -> None:
         self._peaks = Peaks(self.peak, self.time_zone)
         self._contexts: dict[tuple[str, str, int | None], int] = {}
+
+    def remarks(self, names: ScopeNames) -> Iterator[str]:
+        for sentence in names.strange_models(dict.fromkeys([*self.chains, *self.chains.values()])):
+            yield f"chains: {sentence}"
+        if self.chains and all(value is False for value in self.when.values()):
+            yield "chains: has no effect, since `when` names no trigger, such as always = true"
+        if self.when.get("off_peak") and not self._peaks:
+            yield "when: off_peak never holds without `peak`"
 
     def provide(self, gate: Gate) -> None:
         self._gate = gate

@@ -18,7 +18,7 @@ from gateway.config.effective import effective
 from gateway.config.expand import Expansion
 from gateway.config.files import resolved, with_secrets
 from gateway.config.layers import Layers, get, has, put
-from gateway.config.policies import check_policies
+from gateway.config.policies import check_policies, policy_remarks
 from gateway.config.problems import ConfigError, Path, Problem, dotted
 from gateway.config.remarks import remarks
 from gateway.config.settings import Settings
@@ -104,7 +104,7 @@ def load(
         found,
         "" if source is None else source.text,
         dict(flags or {}),
-        tuple(warnings + list(remarks(settings, live, layers.data))),
+        (*warnings, *remarks(settings, live, layers.data), *policy_remarks(settings, live)),
         frozenset(dotted(where) for where in expanded),
         place,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.config.check import near
 from gateway.config.problems import Path, Problem, dotted
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, scope_names
 from gateway.config.translate import Place, expected_of, nearest_choice, shown
 from gateway.policy import Policy, PolicyError, build, check_order, known_settings, policy_class
 
@@ -44,6 +44,16 @@ def check_policies(settings: Settings, data: Any, place: Place) -> list[Problem]
         except PolicyError as error:
             problems.append(_misplaced(error, [policy.name for policy in built], place))
     return [*problems, *_unused(settings, used, place)]
+
+
+def policy_remarks(settings: Settings, live: Settings) -> Iterator[str]:
+    """What the policies of the list say of their own settings, once all is right."""
+    names = scope_names(live)
+    for entry in settings.policies:
+        policy = policy_class(entry)
+        if policy.remarks is not Policy.remarks:
+            for sentence in build(entry, dict(settings.policy.get(policy.name, {}))).remarks(names):
+                yield f"policy.{policy.name}.{sentence}"
 
 
 def _misplaced(error: Any, names: list[str], place: Place) -> Problem:

@@ -114,7 +114,8 @@ def test_gateway_toml_with_everything_switched_on_loads(tmp_path):
     path = tmp_path / "gateway.toml"
     path.write_text(switched_on(TEXT))
     loaded = load(path, env=ENV)
-    assert loaded.warnings == ()
+    examples = ("policy.downgrade.", "policy.batch.models")  # name models of yours
+    assert not [warning for warning in loaded.warnings if not warning.startswith(examples)]
     assert set(loaded.settings.clients["search"].keys[0].model_fields_set) >= {"secret", "expires", "quota"}
 
 
