@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Awaitable
 from operator import itemgetter
 from typing import TYPE_CHECKING, cast
@@ -12,6 +13,7 @@ from gateway.heartbeat import beating
 from gateway.holds import HOLD_TTL_S
 from gateway.metrics import Counter
 from gateway.needs import resolved, split
+from gateway.providers import VOCABULARY
 from gateway.ratelimit import refusal, span
 from gateway.scheduler import Option, Queued, Scheduler, Waiter
 from gateway.state.store import Grant, Store, Want
@@ -47,23 +49,28 @@ class Reservations:
                     raise self._too_early(call)
                 held, waiting = held + waiting, []
             else:
-                queued = bool(call.not_before_ns) or self._scheduler.contended(waiting)
+                queued = self._stands_behind(call, waiting)
         rows = held + waiting
         grant = await self._ask(call, rows, len(waiting), queued)
         if grant.lacks and not grant.waits:
-            recounted = self._recount(call, rows, grant)
+            recounted = await self._recount(call, rows, grant)
             if recounted is not None:
                 held, waiting = recounted if call.placement is not None else (recounted[0] + recounted[1], [])
-                rows = held + waiting
+                rows, queued = held + waiting, call.placement is not None and self._stands_behind(call, waiting)
                 grant = await self._ask(call, rows, len(waiting), queued)
         call.levels = list(zip(map(_LIMIT, rows), grant.levels, strict=False))
         if grant.waits:
             call.held = held
+            await self._recount_for_wait(call, rows, waiting, grant)
             await self._wait(call)
         elif grant.lacks:
             raise self._refusal(rows, grant)
         else:
             call.held = rows
+
+    def _stands_behind(self, call: Call, waiting: list[Held]) -> bool:
+        """Whether it waits in any case: for its hour, or with others who wait for the same."""
+        return bool(call.not_before_ns) or self._scheduler.contended(waiting)
 
     async def _board(self, call: Call, seat: Seat) -> bool:
         """Joins calls that go up together soon: with all that it needs itself, but no slot and no provider request.
@@ -177,14 +184,30 @@ class Reservations:
         if call.seat is not None and not call.rides:
             await self._take_along(call, call.seat)
 
-    def _recount(self, call: Call, held: list[Held], grant: Grant) -> tuple[list[Held], list[Held]] | None:
+    async def _recount(self, call: Call, held: list[Held], grant: Grant) -> tuple[list[Held], list[Held]] | None:
         """TERMS 4: where one token a byte is lacking, the input is counted exactly and asked again."""
         target = call.targets[0] if call.targets else None
         by_size = any(callable(held[lack.index][0].amount) for lack in grant.lacks)
         if target is None or not by_size or call.facts.input_tokens is not None:
             return None
-        call.facts.input_tokens = target.provider.kind.count_input(call)
+        await self._count(call, target)
         return split(call.needs, call, target)
+
+    async def _recount_for_wait(self, call: Call, rows: list[Held], waiting: list[Held], grant: Grant) -> None:
+        """The same for what it would wait for: no call waits for more than it can take, and some need not wait."""
+        target, size = call.targets[0] if call.targets else None, call.facts.prompt_bytes
+        if target is None or not size or call.facts.input_tokens is not None:
+            return
+        by_size = [one for one in waiting if callable(one[0].amount) and one[2] >= size]
+        lacking = [rows[lack.index] for lack in grant.lacks]
+        if any(one in lacking if lacking else self._scheduler.contended((one,)) for one in by_size):
+            await self._count(call, target)
+
+    @staticmethod
+    async def _count(call: Call, target: Target) -> None:
+        if not VOCABULARY.is_loaded:
+            await to_thread(VOCABULARY.load)  # most of a second, for the first such call: the others go on meanwhile
+        call.facts.input_tokens = target.provider.kind.count_input(call)
 
     def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:
         """One that never fits, else the first lacking need that refuses, else the first that would wait."""

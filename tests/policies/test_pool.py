@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +96,40 @@ async def test_tokens_are_reserved_at_worst_and_settled_to_what_was_used(gate: G
     call = await gate.admit(gate.target(gpt="tokens"), prompt_bytes=100, max_tokens=300)
     await gate.end(call, Usage(input_tokens=900, output_tokens=40))
     assert await gate.left("gpt") == -105
+
+
+async def test_input_is_counted_exactly_before_a_call_waits_for_more_than_it_can_take(gate: Gate) -> None:
+    gate.open({"gpt": TOKENS})
+    await gate.admit(gate.target(gpt="tokens"), prompt_bytes=100, max_tokens=300)
+    async with asyncio.timeout(30):  # at one token a byte, 200 would be lacking, and no time passes here
+        call = await gate.admit(gate.target(gpt="tokens"), prompt_bytes=600, max_tokens=100)
+    assert call.facts.input_tokens == 150
+    assert await gate.left("gpt") == 250
+
+
+async def test_a_call_that_lacks_something_else_is_not_counted(gate: Gate) -> None:
+    gate.open({"gpt": TOKENS, "mail": EMAILS})
+    await gate.admit(gate.target(mail=10))
+    call = gate.call(gate.target(gpt="tokens", mail=1), prompt_bytes=600, max_tokens=100)
+    waiting = asyncio.ensure_future(gate.pipeline.admit(call))
+    while call.queued is None:
+        await asyncio.sleep(0)
+    assert call.facts.input_tokens is None
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+
+
+async def test_what_counts_exactly_is_loaded_in_a_thread(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes most of a second, in which all other calls would stand still."""
+    threads: list[threading.Thread] = []
+    fresh = SimpleNamespace(is_loaded=False, load=lambda: threads.append(threading.current_thread()))
+    monkeypatch.setattr("gateway.reservations.VOCABULARY", fresh, raising=False)
+    gate.open({"gpt": TOKENS})
+    call = await gate.admit(gate.target(gpt="tokens"), prompt_bytes=1600, max_tokens=100)
+    assert call.facts.input_tokens == 400
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize(
