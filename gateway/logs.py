@@ -33,7 +33,7 @@ def configure(json: bool, level: Literal["debug", "info", "warning", "error"]) -
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),  # a line and its end at once: calls write beside it
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import pty
 import re
@@ -15,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from gateway import logs
 from gateway.app import Gateway
 from gateway.config import load
 from gateway.directory import DirectoryError
@@ -184,3 +188,29 @@ def test_pages_have_ids_and_refuse_in_words(gateway: Any) -> None:
     page = json.loads(body)
     assert (status, page["code"], page["request_id"]) == (405, "method_not_allowed", headers["x-request-id"])
     assert headers["allow"] in ("GET, HEAD", "HEAD, GET")
+
+
+def test_a_line_and_its_end_are_one_write_even_unbuffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are written to the same output by another thread: two writes would let a line of theirs in between."""
+    writes: list[bytes] = []
+
+    class Raw(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            writes.append(bytes(data))
+            return len(data)
+
+    before = structlog.get_config()
+    level, handlers = logging.getLogger().level, logging.getLogger().handlers
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Raw(), write_through=True))  # type: ignore[type-var]  # raw: unbuffered
+    try:
+        logs.configure(json=True, level="info")
+        structlog.get_logger().info("one", place="here")
+    finally:
+        structlog.configure(**before)
+        logging.getLogger().setLevel(level)
+        logging.getLogger().handlers = handlers
+    assert len(writes) == 1
+    assert writes[0].endswith(b"}\n")
