@@ -20,6 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+#: Hypothesis draws the same in each run, so that one that changed nothing fails nothing; TIDEGATE_DRAWS=new draws anew.
+#: How long an example takes says more about the machine than about us.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=os.environ.get("TIDEGATE_DRAWS") != "new",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT_KEY = "tg-test-client-key"
