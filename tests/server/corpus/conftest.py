@@ -23,7 +23,7 @@ from gateway.server.headers import Origin, RequestRules, request_headers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-SILENCE_S = 0.6  # after which a server is taken to wait for more
+SILENCE_S = 1.5  # after which a server that has answered is taken to wait for more
 
 
 class Seen(NamedTuple):
@@ -298,12 +298,13 @@ class Outcome:
 def talk(port: int, raw: bytes) -> tuple[list[int], bool]:
     """Send all, read until the server closes or is silent; gives the statuses and whether it closed."""
     answer, closed = b"", False
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(raw)
-        client.settimeout(SILENCE_S)
+        client.settimeout(20)
         try:
             while data := client.recv(65_536):
                 answer += data
+                client.settimeout(SILENCE_S)
             closed = True
         except TimeoutError:
             pass
