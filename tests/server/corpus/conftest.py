@@ -357,7 +357,7 @@ def outcomes(cases: list[Case], candidate: Address, nginx: Address) -> dict[str,
     with ThreadPoolExecutor(64) as pool:
         ours = [case.bytes_for(candidate.prefix, candidate.credential) for case in cases]
         sent = [pool.submit(talk, candidate.port, raw, 20) for raw in ours]  # it answers all
-        others = [pool.submit(talk, nginx.port, case.bytes_for(), 5) for case in cases]
+        others = [pool.submit(talk, nginx.port, case.bytes_for(), 2.5) for case in cases]
         told = [each.result() for each in sent]
         for each in others:
             each.result()
