@@ -252,10 +252,7 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python -m gateway ...` in the test's directory, with a clean environment and what is given."""
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments],
-            env=clean_env(**env), cwd=tmp_path, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        return COMMANDER.run(arguments, clean_env(**env), tmp_path)
 
     return run
 
