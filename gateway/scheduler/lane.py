@@ -82,6 +82,10 @@ class Entry:
         """Of the lane in which it stands."""
         return self.waiter.client, self.band, self.signature
 
+    def forget(self) -> None:
+        """It ended. Lists in which it still has a place keep nothing of its call, whose body may be long."""
+        del self.waiter, self.options, self.future
+
     def __lt__(self, other: object) -> bool:
         return False  # what is due at the same moment has no order
 

@@ -152,7 +152,7 @@ class Scheduler:
         return entry
 
     def leave(self, entry: Entry) -> None:
-        """Gone at once: nothing of it is held or counted any more."""
+        """Gone at once: nothing of it is held or counted any more, nor kept."""
         lane = entry.lane
         self._roll.remove(entry)
         if lane is not None:
@@ -161,6 +161,7 @@ class Scheduler:
             self._board.forgo()
         if not self._roll.entries:
             self._rest()
+        entry.forget()
 
     def _end(self, entry: Entry, error: Exception) -> None:
         if not entry.future.done():
@@ -306,7 +307,7 @@ class Scheduler:
 
     async def _try(self, entry: Entry, lane: Lane, spot: Spot) -> bool:
         """Asks the store for a call on one of its options; parks the spot where it lacks something."""
-        now = self._now()
+        now, waiter = self._now(), entry.waiter
         option, claim, lines = entry.options[spot.index], self._board.claim, self._board.lines
         wants: list[Want] = []
         touched: list[tuple[Line, int]] = []  # lines at what it takes
@@ -322,14 +323,14 @@ class Scheduler:
         try:
             if claim.amounts and not claim.is_of(entry) and not await self._spares(entry, spot, wants, now):
                 return False
-            grant = await self._store.reserve(entry.waiter.id, wants, entry.waiter.ttl_s)
+            grant = await self._store.reserve(waiter.id, wants, waiter.ttl_s)
         except Exception as error:  # it belongs to the call that is being tried
             if not entry.done:
                 self._end(entry, error)
             return False
         if entry.done:  # it left while the store was asked
             if grant.granted:
-                await self._store.release(entry.waiter.id)
+                await self._store.release(waiter.id)
             return False
         if not grant.granted:
             self._lacks(entry, spot, grant, now)
@@ -368,9 +369,10 @@ class Scheduler:
             if not (await self._store.reserve(id, wants, entry.waiter.ttl_s)).granted:
                 return False
         self._waits.observe((entry.queued.level,), (self._now() - entry.arrived_ns) / SECOND_NS)
+        future = entry.future
         self.leave(entry)
-        if not entry.future.done():
-            entry.future.set_result(option)
+        if not future.done():
+            future.set_result(option)
         return True
 
     def _lacks(self, entry: Entry, spot: Spot, grant: Grant, now: int) -> None:
@@ -410,9 +412,10 @@ class Scheduler:
                 lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
             self.honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
         self._waits.observe((queued.level,), waited_s)
+        future = entry.future
         self.leave(entry)
-        if not entry.future.done():
-            entry.future.set_result(option)
+        if not future.done():
+            future.set_result(option)
 
     # ---- Reloads, and being read -------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import tracemalloc
+import weakref
 from time import process_time
 from typing import Any
 
@@ -15,6 +18,42 @@ from loadtests import bench_queue
 @pytest.mark.parametrize("clients", [100, 1000])
 async def test_10_000_waiting_calls_with_all_that_is_made_for_them_take_under_10_mb(clients: int) -> None:
     assert (await bench_queue.memory(clients))["queue_mb"] < 10
+
+
+@pytest.mark.parametrize("ending", ["refused", "granted", "gone"])
+async def test_nothing_is_kept_of_a_call_that_no_longer_waits(queue: Any, slots: Any, ending: str) -> None:
+    """Its body least of all; places in lists that it leaves are swept later."""
+    limit = slots("a", 1)
+    await queue.take(limit)
+    holders = ["taken"]
+    stays = queue.wait([(limit, 1)], client="stays", longest_s=120)
+    await queue.calm()
+
+    async def wait() -> weakref.ref[Any]:
+        class Call:
+            """What `resolve` of a waiter holds on to."""
+
+        call = Call()
+        waiter = queue.waiter([(limit, 1)], urgency="high", longest_s=10)
+        waiter.resolve = lambda: call and waiter.options
+        task = asyncio.ensure_future(queue.scheduler.wait(waiter, Queued("immediate", 0, 0)))
+        await queue.calm()
+        if ending == "granted":
+            await queue.store.release(holders.pop())
+            holders.append(waiter.id)
+        elif ending == "gone":
+            task.cancel()
+        else:
+            await queue.later(11)
+        await queue.calm()
+        await asyncio.gather(task, return_exceptions=True)
+        return weakref.ref(call)
+
+    left = [await wait() for _ in range(3)]
+    await queue.calm()
+    gc.collect()
+    assert not stays.task.done()
+    assert [ref() for ref in left] == [None, None, None]
 
 
 async def test_10_000_waiting_calls_are_small_and_quick(queue: Any, slots: Any) -> None:
