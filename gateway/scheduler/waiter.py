@@ -42,8 +42,9 @@ class Placement(msgspec.Struct):
     heartbeat_s: float = 0.0  # between two signs of life on a stream that waits; 0: none
 
 
-class Option(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One target of a call, by its place in `call.targets`, and what the call has to hold to go there."""
+class Option(msgspec.Struct, frozen=True, eq=False):
+    """One target of a call, by its place in `call.targets`, and what the call has to hold to go there. Collected: its
+    needs may lead back to the call."""
 
     target: int
     held: Sequence[Held]

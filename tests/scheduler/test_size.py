@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.scheduler import Queued
+from gateway.call import Need, Wait
+from gateway.errors import RateLimited
+from gateway.scheduler import Option, Queued
 from loadtests import bench_queue
 
 
@@ -53,6 +55,37 @@ async def test_nothing_is_kept_of_a_call_that_no_longer_waits(queue: Any, slots:
     await queue.calm()
     gc.collect()
     assert not stays.task.done()
+    assert [ref() for ref in left] == [None, None, None]
+
+
+async def test_a_call_whose_needs_and_error_lead_back_to_it_is_collected(queue: Any, slots: Any) -> None:
+    """A policy's need may be a closure over the call, and the error's traceback holds the frames that know it."""
+    limit = slots("a", 1)
+    await queue.take(limit)
+
+    class Call:
+        """With what leads back to it."""
+
+        needs: Any = None
+        error: Any = None
+
+    async def wait() -> weakref.ref[Any]:
+        call = Call()
+        call.needs = Need(limit, lambda _, target: int(call is not None), Wait(RateLimited, "a"))
+        waiter = queue.waiter(longest_s=1)
+        waiter.options = [Option(0, [(call.needs, limit, 1, 0)])]
+        task = asyncio.ensure_future(queue.scheduler.wait(waiter, Queued("immediate", 0, 0)))
+        await queue.calm()
+        await queue.later(2)
+        try:
+            await task
+        except RateLimited as error:
+            call.error = error
+        return weakref.ref(call)
+
+    left = [await wait() for _ in range(3)]
+    await queue.calm()
+    gc.collect()
     assert [ref() for ref in left] == [None, None, None]
 
 
