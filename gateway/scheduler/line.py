@@ -98,7 +98,7 @@ class Line:
 
     def grow(self, number: int, length: int) -> None:
         """A lane of that band became one longer than `length`."""
-        lengths = self.band(number).lengths
+        lengths = (self.bands[number] or self.band(number)).lengths
         if length == len(lengths):
             lengths.append(1)
         else:
@@ -107,7 +107,9 @@ class Line:
 
     def shrink(self, number: int, length: int) -> None:
         """A lane of that band was `length` long and is one shorter now."""
-        self.band(number).lengths[length - 1] -= 1
+        band = self.bands[number]
+        assert band is not None, "the lane was counted there"
+        band.lengths[length - 1] -= 1
         self.waiting[number] -= 1
 
     def park(self, spot: Spot) -> None:
@@ -140,9 +142,13 @@ class Line:
         assert head is not None, "empty lanes are not parked"
         stamp = spot.stamp = next(self._stamps)
         tag = spot.tag = spot.start + cost(head.waiter)
-        band = self.band(spot.lane.band)
+        band = self.bands[spot.lane.band]
+        assert band is not None, "it is parked there"
         heap = band.heap
-        heappush(heap, (tag, stamp, spot))
+        if heap and heap[0][2] is spot:  # where it stood before
+            heapreplace(heap, (tag, stamp, spot))
+        else:
+            heappush(heap, (tag, stamp, spot))
         if len(heap) > 4 * band.parked + SLACK:
             heap[:] = sorted(one for one in heap if one[2].line is self and one[2].stamp == one[1])
 
@@ -157,9 +163,10 @@ class Line:
         if self._starved or (self.floor_every and self.since_floor >= self.floor_every - 1):
             return True
         number = spot.lane.band
-        heap = self.band(number).heap
-        if self._mask >> (number + 1) or not heap:
+        band = self.bands[number]
+        if self._mask >> (number + 1) or band is None or not band.heap:
             return False
+        heap = band.heap
         _, stamp, first = heap[0]
         return first is spot or first.line is not self or first.stamp != stamp
 

@@ -143,11 +143,10 @@ class Honesty:
         )
 
     def note(self, level: str, estimate_s: float, actual_s: float) -> None:
-        """One call's wait is over."""
-        if actual_s >= 1.0:
-            error = abs(estimate_s - actual_s) / actual_s
-            self._errors.append(error)
-            self._histogram.observe((level,), error)
+        """One call's wait of a second or more is over."""
+        error = abs(estimate_s - actual_s) / actual_s
+        self._errors.append(error)
+        self._histogram.observe((level,), error)
 
     @property
     def median(self) -> float:

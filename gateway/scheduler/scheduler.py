@@ -410,7 +410,8 @@ class Scheduler:
         if entry.naive_s is not None:
             if lane.home is not None:
                 lane.home.pace.learn(lane.band, entry.naive_s, waited_s)
-            self.honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
+            if waited_s >= 1.0:
+                self.honesty.note(queued.level, queued.estimate_ms / 1000, waited_s)
         self._waits.observe((queued.level,), waited_s)
         future = entry.future
         self.leave(entry)
