@@ -105,11 +105,13 @@ class Need:
     waits: bool = field(init=False)  # lacking it makes the call wait
     whole: Limit | None = field(init=False)  # the limit, where it does not depend on the target
     per_target: bool = field(init=False)  # where it does
+    is_fixed: bool = field(init=False)  # neither limit nor amount depends on anything
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "waits", isinstance(self.lacking, Wait))
         object.__setattr__(self, "whole", self.limit if isinstance(self.limit, Limit) else None)
         object.__setattr__(self, "per_target", self.whole is None)
+        object.__setattr__(self, "is_fixed", self.whole is not None and isinstance(self.amount, int))
 
 
 @dataclass(slots=True)

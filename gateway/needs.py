@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from gateway.call import WHOLE, Call, Held, Need, Outcome
 from gateway.state.store import Limit
@@ -36,19 +36,23 @@ def split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[He
     attempt = len(call.attempts)
     asked: object = None
     answer = 0
-    one: Held | None
+    one: Any  # a row of what is held: what its fields are, the need says by its flags
     for need in needs:
-        limit, amount = need.whole, need.amount
-        if limit is not None and isinstance(amount, int):  # most are fixed
-            one = need, limit, amount, WHOLE
-        elif limit is None or isinstance(amount, int) or target is None or need.settle is None:
+        if need.is_fixed:
+            one = need, need.whole, need.amount, WHOLE
+        elif need.per_target or target is None or need.settle is None:
             one = resolved(need, call, target, attempt)
+            if one is None:
+                continue
         else:  # limits of one kind ask the same in turn: tokens a minute, a day
+            amount = need.amount
             if amount is not asked:
-                asked, answer = amount, amount(call, target)
-            one = need, limit, answer, WHOLE
-        if one is not None:
-            (waiting if need.waits else held).append(one)
+                asked, answer = amount, amount(call, target)  # type: ignore[operator]  # it is not fixed
+            one = need, need.whole, answer, WHOLE
+        if need.waits:
+            waiting.append(one)
+        else:
+            held.append(one)
     return held, waiting
 
 

@@ -26,6 +26,7 @@ from gateway.clients import BudgetRules, Client, Key, QuotaRules, Tier
 from gateway.clock import Clock
 from gateway.directory import Directory, KeyEntry, digest_of
 from gateway.events import Events
+from gateway.garbage import settle
 from gateway.ids import Ids
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -142,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
+    settle()  # the collector as a serving gateway has it
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         result = asyncio.run(measure(Path(folder)))
     print(json.dumps(result))
