@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ async def load(server: Any, rate: float, seconds: float, *requests: tuple[str, b
 async def test_goodput_at_twice_our_own_capacity(start: Any, demo_process: Any, config: str) -> None:
     server = await asyncio.to_thread(slow_gateway, start, demo_process, config)
     for _ in range(4):  # again while what else the machine does changes under way
+        await at_ease(server)
         capacity = await closed(server.port, request("gold"), 2.0, at_once=8)
         await load(server, 2 * capacity, 2.0, ("gold", request("gold")))  # it finds its pressure
         seen = await load(server, 2 * capacity, 4.0, ("gold", request("gold")))
@@ -46,19 +46,15 @@ async def test_goodput_at_twice_our_own_capacity(start: Any, demo_process: Any, 
     assert seen.statuses["503"] > 0, told
     assert not set(seen.statuses) - {"200", "503"}, told
     assert server.request("GET", "/livez", key=None)[0] == 200
-    deadline = time.monotonic() + 30
-    while server.request("POST", "/v1/chat/completions", {"model": "small", "messages": []}, "tg-gold-secret-key")[
-        0
-    ] == 503 or "tidegate_overload_pressure 0.0" not in metrics(server):
-        assert time.monotonic() < deadline, "it does not recover"
-        await asyncio.sleep(0.1)
+    await at_ease(server)
 
 
 async def test_high_priority_is_refused_last(start: Any, demo_process: Any, config: str) -> None:
     """Four calls of a basic client to one of an enterprise client, at twice the capacity: the one is served."""
     server = await asyncio.to_thread(slow_gateway, start, demo_process, config)
     low, high = request("acme", "urgent"), request("gold", "urgent")  # basic may claim no more than normal
-    for _ in range(3):  # again while what else the machine does changes under way
+    for _ in range(6):  # again while what else the machine does changes under way
+        await at_ease(server)
         capacity = await closed(server.port, request("gold"), 1.5, at_once=8)
         both = [
             Load(server.port, [("low", low)], 1.6 * capacity, 6.0, most=1000, patience_s=5),
@@ -69,6 +65,16 @@ async def test_high_priority_is_refused_last(start: Any, demo_process: Any, conf
             break
     assert seen_low.statuses["503"] > 0.2 * seen_low.due
     assert seen_high.statuses["200"] >= 0.97 * seen_high.due, seen_high.statuses
+
+
+async def at_ease(server: Any) -> None:
+    """Until the pressure is gone and a call is served."""
+    body = {"model": "small", "messages": []}
+    async with asyncio.timeout(30):
+        while server.request("POST", "/v1/chat/completions", body, "tg-gold-secret-key")[
+            0
+        ] == 503 or "tidegate_overload_pressure 0.0" not in metrics(server):
+            await asyncio.sleep(0.1)
 
 
 def metrics(server: Any) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 RULES = "[breaker]\nconsecutive_failures = 2\nopen_s = 0.6\nprobe_every_s = 0.4\nlongest_open_s = 30\n"
 
 
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def taken() -> socket.socket:
+    """Has a port on which nobody listens, and which nobody else gets before it is closed."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def dead(number: int) -> str:
@@ -28,13 +30,15 @@ async def until(condition: Any) -> None:
 async def test_a_provider_that_comes_back_is_noticed_before_a_call_is_risked(stand: Any) -> None:
     from gateway.demo import DemoSettings, start
 
-    number = port()
+    held = taken()
+    number = held.getsockname()[1]
     one = await stand(RULES + dead(number), providers=2)
     for _ in range(3):
         assert (await one.chat()).headers["x-tidegate-provider"] == "f1"
     assert [(event["provider"], event["model"]) for event in one.named("breaker_open")] == [("f0", "")]
     await asyncio.sleep(0.9)  # longer than open_s: free probes failed, so it is still open
     assert (await one.chat()).headers.get("x-tidegate-attempts") is None
+    held.close()
     async with await start(DemoSettings(port=number)) as back:
         await until(lambda: one.named("breaker_half_open"))
         assert [request.path for request in back.requests] == ["/v1/models"]
@@ -68,7 +72,8 @@ async def test_a_health_path_of_ones_own(stand: Any) -> None:
 
 
 async def test_probes_end_with_the_gateway(stand: Any) -> None:
-    one = await stand(RULES + dead(port()), providers=2)
-    for _ in range(3):
-        await one.chat()
-    assert one.gateway.routing.prober._tasks  # the stand finds no task left after closing
+    with taken() as held:
+        one = await stand(RULES + dead(held.getsockname()[1]), providers=2)
+        for _ in range(3):
+            await one.chat()
+        assert one.gateway.routing.prober._tasks  # the stand finds no task left after closing
