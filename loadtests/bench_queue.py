@@ -1,6 +1,6 @@
 """What the queue costs on the event loop: calls that come, are granted and leave, and the memory of those that wait.
 
-    python loadtests/bench_queue.py
+    python -m loadtests.bench_queue
 
 An operation is one call's entering, one grant (the store's reservation included), or one call's leaving unserved. What
 the store takes to give a slot back, which is how a served call ends, stands beside them. CPU time of the process, best
