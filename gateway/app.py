@@ -415,9 +415,13 @@ class Gateway:
             return await self.reload()
 
         async def cache_purge(client: str = "", org: str = "", model: str = "", key: str = "") -> Any:
+            named = self.loaded.settings.models.get(model)
+            names = {model, *(named.aliases if named is not None else ())}
+
             def wanted(one: Answer) -> bool:
                 said = ((client, one.client), (org, one.org), (key, one.key))
-                return model in ("", one.model, one.served) and all(asked in ("", is_) for asked, is_ in said)
+                is_named = not model or one.model in names or one.served == model
+                return is_named and all(asked in ("", is_) for asked, is_ in said)
 
             return {"purged": self.answers.purge(wanted)}
 

@@ -49,6 +49,13 @@ async def test_an_alias_is_said_as_it_was_asked(site: Any) -> None:
     assert (answer.headers[FROM], answer.headers["x-tidegate-model"]) == ("best", "cheap")
 
 
+async def test_what_an_alias_of_the_dearer_model_was_answered_goes_with_it(site: Any) -> None:
+    body = site.chat(model="best", temperature=0)
+    await site.ask(body)
+    assert (await site.ask(body)).headers["x-tidegate-cache"] == "hit"
+    assert site.server.tidegate("cache", "purge", "--model", "dear", "--json") == {"purged": 1}
+
+
 NEVER: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({}, {"x_tidegate_priority": "urgent"}),
     ({}, {"x_tidegate_accuracy": "high"}),
