@@ -12,7 +12,7 @@ from gateway.errors import RateLimited
 from gateway.peaks import EndingWindows, Peaks, ZoneName
 from gateway.policy import Gate, Policy
 from gateway.ratelimit import span
-from gateway.wishes import urgency_of
+from gateway.wishes import at_most, urgency_of
 
 _SECOND_NS = 1_000_000_000
 
@@ -36,7 +36,10 @@ class Offpeak(Policy):
         self._clock = gate.clock
 
     def apply(self, call: Call) -> None:
-        if not self._peaks or urgency_of(call) != "low":
+        if not self._peaks:
+            return
+        claimed, most = urgency_of(call), self._scheduler.claims.get(call.client.tier.name, "normal")
+        if at_most(claimed or "normal", most) != "low":
             return
         wall_ns = self._clock.wall_ns()
         end_ns = self.peak_ends(wall_ns)

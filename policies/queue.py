@@ -65,7 +65,7 @@ class Queue(Policy):
         self._longest_s: dict[Urgency, float] = {**LONGEST_WAIT_S, **self.longest_wait_s}
         self._claims: dict[str, Urgency] = {**CLAIMS, **self.claims}
         self._slots: dict[Any, Slots] = {}  # by provider
-        self._usual: dict[int, Placement] = {}  # by tier's points: of calls that wish nothing
+        self._usual: dict[tuple[str, int], Placement] = {}  # by tier and its points: of calls that wish nothing
         lacking = Wait(RateLimited, "calls at a time of this provider")
         self._needs = [Need(self._slots_of, 1, lacking, policy=self.name)]
         if self.max_concurrent is not None:
@@ -82,6 +82,7 @@ class Queue(Policy):
             self.floor_percent,
         )
         gate.scheduler.configure(settings)
+        gate.scheduler.claims = self._claims
 
     def apply(self, call: Call) -> None:
         call.needs += self._needs
@@ -92,16 +93,18 @@ class Queue(Policy):
 
     def place(self, call: Call) -> Placement:
         claimed, longest_s, deadline_ns = urgency_of(call), longest_wait_of(call), deadline_wished(call)
-        points = call.client.tier.priority
+        tier = call.client.tier
         if claimed is None and longest_s is None and deadline_ns is None:
-            usual = self._usual.get(points)
+            key = tier.name, tier.priority
+            usual = self._usual.get(key)
             if usual is None:
-                usual = self._usual[points] = self._placement("normal", points, None, None)
+                urgency = at_most("normal", self._claims.get(tier.name, "normal"))
+                usual = self._usual[key] = self._placement(urgency, tier.priority, None, None)
             return usual
-        urgency = at_most(claimed or "normal", self._claims.get(call.client.tier.name, "normal"))
+        urgency = at_most(claimed or "normal", self._claims.get(tier.name, "normal"))
         if claimed is not None and urgency != claimed:
-            call.notes["priority"] = f"{claimed} was claimed, {urgency} is the most for tier {call.client.tier.name}"
-        return self._placement(urgency, points, longest_s, deadline_ns)
+            call.notes["priority"] = f"{claimed} was claimed, {urgency} is the most for tier {tier.name}"
+        return self._placement(urgency, tier.priority, longest_s, deadline_ns)
 
     def _placement(self, urgency: Urgency, points: int, longest_s: float | None, deadline_ns: int | None) -> Placement:
         usual_s = self._longest_s[urgency]

@@ -10,7 +10,7 @@ O(log n), and what wakes a line costs nothing for those behind its first.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future, Task, get_running_loop, sleep
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.call import Call, Held
 from gateway.clock import Clock
@@ -28,6 +28,7 @@ from gateway.scheduler.settings import HOUR_NS, SECOND_NS, QueueSettings, next_c
 from gateway.scheduler.view import Snapshot, View
 from gateway.scheduler.waiter import Option, Queued, Waiter, level_of
 from gateway.state.store import Grant, Lack, Slots, Store, Want
+from gateway.wishes import Urgency
 
 #: Slots come back when somebody lets go, which is told at once; asking again after this is for leases that ran out.
 SLOTS_ASKED_NS = 10 * SECOND_NS
@@ -69,6 +70,8 @@ class Scheduler:
         self.holding: set[str] = set()
         #: The longest an HTTP call may wait, seconds ([server] http_wait_cap_s).
         self.http_wait_cap_s = 120.0
+        #: The most urgent that a tier's calls may be, by its name; others' are normal. The queue policy says it.
+        self.claims: Mapping[str, Urgency] = {}
         self._report(metrics or Metrics())
         self.configure(QueueSettings())
 

@@ -107,6 +107,16 @@ def test_low_urgency_in_peak_hours_is_told_when_to_come_back(bench: Any) -> None
     assert refused.value.code == "off_peak_only"
 
 
+def test_all_calls_of_a_tier_that_may_claim_low_only_keep_to_it(bench: Any) -> None:
+    at(bench, "2026-03-04 20:00:00")
+    call = bench.call(bench.person())
+    bench.policy("queue", claims={call.client.tier.name: "low"})
+    for headers in ({}, {b"x-tidegate-priority": b"normal"}):
+        call.headers = headers
+        with pytest.raises(RateLimited):
+            bench.policy("offpeak", peak=PEAK).apply(call)
+
+
 def test_others_and_other_hours_pass(bench: Any) -> None:
     at(bench, "2026-03-04 20:00:00")
     call = bench.call(bench.person())

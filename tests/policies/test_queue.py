@@ -62,6 +62,18 @@ def test_a_client_cannot_claim_more_than_its_tier_allows(bench: Any) -> None:
     assert placed(bench, Tier("house"), {b"x-tidegate-priority": b"urgent"}).placement.urgency == "normal"
 
 
+def test_all_calls_of_a_tier_that_may_claim_low_only_are_low(bench: Any) -> None:
+    queue = bench.policy("queue", claims={"basic": "low"})
+    for headers in ({}, {b"x-tidegate-priority": b"high"}, {b"x-tidegate-max-wait-ms": b"100"}):
+        call = bench.call(bench.person(tier=BASIC))
+        call.headers = headers
+        queue.apply(call)
+        assert call.placement.urgency == "low"
+    other = bench.call(bench.person("other", tier=Tier("standard", priority=10)))
+    queue.apply(other)
+    assert other.placement.urgency == "normal"
+
+
 def test_an_http_call_waits_no_longer_than_the_cap(bench: Any) -> None:
     assert placed(bench, headers={b"x-tidegate-max-wait-ms": b"900000"}).placement.longest_wait_s == 120
     assert placed(bench).placement.longest_wait_s == 60
