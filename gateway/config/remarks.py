@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from gateway.config.layers import get, has
 from gateway.config.people import ClientSettings, KeySettings
 from gateway.config.problems import Path, dotted
 from gateway.config.settings import Settings, scope_names
+from gateway.routes import TABLE
 
 _SLASHES = re.compile(r"(?<!:)/{2,}")  # a slash too many often comes with a variable, and is nothing to tell
 
@@ -39,6 +41,11 @@ def _idle_parts(settings: Settings) -> Iterator[str]:
     for name in settings.policy:
         if name not in listed and not any(":" in entry for entry in settings.policies):
             yield f"[policy.{name}] has no effect: {name!r} is not in the list of policies"
+    routes = {route.name for route in TABLE}
+    for name in settings.hedge.routes:
+        if name not in routes:
+            near = get_close_matches(name, routes, 1)
+            yield f"hedge.routes: there is no route {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
 
 
 def _strange_scopes(settings: Settings, live: Settings) -> Iterator[str]:

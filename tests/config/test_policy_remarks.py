@@ -50,6 +50,10 @@ ALWAYS = "when = { always = true }"
             "[policy.batch]\nmodels = { embed = 5 }",
             ("policy.batch.models: no model of the configuration is called 'embed'",),
         ),
+        (
+            '[hedge]\nroutes = ["embeddings", "moderation"]',
+            ("hedge.routes: there is no route 'moderation'; did you mean 'moderations'?",),
+        ),
     ],
 )
 def test_what_has_no_effect_is_told(loaded: Any, policy: str, told: tuple[str, ...]) -> None:
