@@ -229,7 +229,7 @@ class Gateway:
         """No longer ready; calls are still served."""
         self.door.draining = True
         if self.calls and not VOCABULARY.is_loaded:  # calls that are cut are counted, and in the end there is no time
-            self.background(_load_vocabulary())
+            self.background(VOCABULARY.ready())
 
     def close_door(self) -> None:
         """No further call is served; those under way go on."""
@@ -370,7 +370,7 @@ class Gateway:
         self.pools = Pools(settings.pools, self.clock, self._runs)
         live, self._clients = assemble(settings, self, self._clients)
         if (self.batches.are_used or settings.hedge.enabled) and not VOCABULARY.is_loaded:
-            self.background(_load_vocabulary())  # the first batch, or call that was overtaken, is not to wait for it
+            self.background(VOCABULARY.ready())  # the first batch, or call that was overtaken, is not to wait for it
         return live
 
     def _take(self, settings: Settings) -> None:
@@ -474,7 +474,3 @@ class Gateway:
     async def _close_demo(self) -> None:
         if self._demo is not None:
             await self._demo.stop()
-
-
-async def _load_vocabulary() -> None:
-    await asyncio.to_thread(VOCABULARY.load)

@@ -247,8 +247,7 @@ class Carrier:
         more is refused than one bad input explains, each goes for itself: halving would ask nearly twice as often."""
         convoy.seats = list(seats)
         kept, error, waited_ns = await self._exchange(convoy, outgoing)
-        if not VOCABULARY.is_loaded:
-            await asyncio.to_thread(VOCABULARY.load)  # what they share is shared by tokens
+        await VOCABULARY.ready()  # what they share is shared by tokens
         seats = convoy.seats  # without those who stayed behind
         if error is not None or kept.status not in INPUT_FAULTS or len(seats) < 2:
             for seat, verdict in zip(seats, self._verdicts(convoy, kept, error), strict=True):

@@ -45,9 +45,9 @@ def split(needs: list[Need], call: Call, target: Target | None) -> tuple[list[He
             if one is None:
                 continue
         else:  # limits of one kind ask the same in turn: tokens a minute, a day
-            amount = need.amount
+            amount: Any = need.amount  # a function, since it is not fixed
             if amount is not asked:
-                asked, answer = amount, amount(call, target)  # type: ignore[operator]  # it is not fixed
+                asked, answer = amount, amount(call, target)
             one = need, need.whole, answer, WHOLE
         if need.waits:
             waiting.append(one)

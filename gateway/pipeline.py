@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 
@@ -25,9 +25,6 @@ from gateway.scheduler import Placement, Scheduler
 from gateway.shadows import Shadows
 from gateway.state.store import Limit, Store
 from gateway.targets import Target
-
-if TYPE_CHECKING:
-    pass
 
 
 class Step:

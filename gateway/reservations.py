@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
 from collections.abc import Awaitable
 from operator import itemgetter
 from typing import TYPE_CHECKING, cast
@@ -205,8 +204,7 @@ class Reservations:
 
     @staticmethod
     async def _count(call: Call, target: Target) -> None:
-        if not VOCABULARY.is_loaded:
-            await to_thread(VOCABULARY.load)  # most of a second, for the first such call: the others go on meanwhile
+        await VOCABULARY.ready()
         call.facts.input_tokens = target.provider.kind.count_input(call)
 
     def _refusal(self, held: list[Held], grant: Grant) -> GatewayError:

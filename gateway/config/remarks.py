@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from gateway.config.layers import get, has
@@ -12,6 +11,7 @@ from gateway.config.people import ClientSettings, KeySettings
 from gateway.config.problems import Path, dotted
 from gateway.config.settings import Settings, scope_names
 from gateway.routes import TABLE
+from gateway.scopes import not_among
 
 _SLASHES = re.compile(r"(?<!:)/{2,}")  # a slash too many often comes with a variable, and is nothing to tell
 
@@ -44,8 +44,8 @@ def _idle_parts(settings: Settings) -> Iterator[str]:
     routes = {route.name for route in TABLE}
     for name in settings.hedge.routes:
         if name not in routes:
-            near = get_close_matches(name, routes, 1)
-            yield f"hedge.routes: there is no route {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+            near = not_among(name, routes)
+            yield f"hedge.routes: there is no route {name!r}{f'; did you mean {near!r}?' if near else ''}"
 
 
 def _strange_scopes(settings: Settings, live: Settings) -> Iterator[str]:

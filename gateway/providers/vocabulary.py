@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import gzip
+from asyncio import to_thread
 from collections.abc import Callable, Sequence
 from importlib import resources
 from threading import Lock
@@ -50,6 +51,11 @@ class Vocabulary:
             if self._encode is None:
                 self._encode = _read()
             return self._encode
+
+    async def ready(self) -> None:
+        """Returns once it is loaded, in a thread: the first time takes most of a second, and others go on meanwhile."""
+        if self._encode is None:
+            await to_thread(self.load)
 
     def count(self, text: str) -> int:
         """Tokens of one text, exactly; special tokens count as the text they are written with."""

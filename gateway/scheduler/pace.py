@@ -75,14 +75,11 @@ class Pace:
         """Enough was seen to refuse somebody for it."""
         return self._count >= 4.0 or self._back is not None
 
-    def rate(self, now: int) -> float:
-        """Units a second."""
-        return self._rate(self._seen_s(now))
-
     def _seen_s(self, now: int) -> float:
         return self._time_s + (now - self._at) / SECOND_NS if now > self._at else self._time_s
 
     def _rate(self, time_s: float) -> float:
+        """Units a second, after so many seconds seen."""
         back = self._back
         if back is not None:
             refill = back[0] * SECOND_NS / back[1]

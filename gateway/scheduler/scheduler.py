@@ -56,7 +56,7 @@ class Scheduler:
         self._clock = clock
         self._now = clock.now_ns
         self._roll = Roll()
-        self._board = Board(self._ring, lambda entry, lane, now: self._door.tell_late(entry, lane, now))
+        self._board = Board(self.wake, lambda entry, lane, now: self._door.tell_late(entry, lane, now))
         self._picture = Picture(self._board, self._roll)
         self._agenda = Agenda(self._now, self.wake)
         self._hour = Hour()
@@ -176,7 +176,7 @@ class Scheduler:
         self._store.listen(None)
         self._agenda.clear()
         self._board.clear()
-        self._ring()
+        self.wake()
 
     def _place(self, entry: Entry, now: int) -> None:
         """Puts a waiting call where its priority of now belongs."""
@@ -246,9 +246,6 @@ class Scheduler:
 
     def wake(self) -> None:
         """Looks again at the time and at who waits."""
-        self._ring()
-
-    def _ring(self) -> None:
         alarm = self._alarm
         if alarm is not None and not alarm.done():
             alarm.set_result(None)

@@ -35,9 +35,10 @@ def page(waiting: int) -> dict[str, Any]:
 
 
 def shown(width: int, height: int, waiting: int) -> list[str]:
-    console = Console(width=width, height=height, file=StringIO(), color_system=None)
+    text = StringIO()
+    console = Console(width=width, height=height, file=text, color_system=None)
     console.print(picture(page(waiting), width, height))
-    return str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined]
+    return text.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (119, 59), (160, 24), (200, 100)])

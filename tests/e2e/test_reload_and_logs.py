@@ -204,7 +204,8 @@ def test_a_line_and_its_end_are_one_write_even_unbuffered(monkeypatch: pytest.Mo
 
     before = structlog.get_config()
     level, handlers = logging.getLogger().level, logging.getLogger().handlers
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(Raw(), write_through=True))  # type: ignore[type-var]  # raw: unbuffered
+    unbuffered: Any = Raw()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(unbuffered, write_through=True))
     try:
         logs.configure(json=True, level="info")
         structlog.get_logger().info("one", place="here")

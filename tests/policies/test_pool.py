@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from gateway.clients import Tier
 from gateway.config import PoolSettings
 from gateway.errors import BadRequest, RateLimited
 from gateway.pools import Pools
+from gateway.providers.vocabulary import Vocabulary
 from gateway.records.rows import AttemptRow
 from gateway.routing.told import Told
 from gateway.state.store import Used
@@ -123,8 +123,13 @@ async def test_a_call_that_lacks_something_else_is_not_counted(gate: Gate) -> No
 async def test_what_counts_exactly_is_loaded_in_a_thread(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """That takes most of a second, in which all other calls would stand still."""
     threads: list[threading.Thread] = []
-    fresh = SimpleNamespace(is_loaded=False, load=lambda: threads.append(threading.current_thread()))
-    monkeypatch.setattr("gateway.reservations.VOCABULARY", fresh, raising=False)
+
+    class Fresh(Vocabulary):
+        def load(self) -> Callable[[str], list[int]]:
+            threads.append(threading.current_thread())
+            return lambda text: []
+
+    monkeypatch.setattr("gateway.reservations.VOCABULARY", Fresh())
     gate.open({"gpt": TOKENS})
     call = await gate.admit(gate.target(gpt="tokens"), prompt_bytes=1600, max_tokens=100)
     assert call.facts.input_tokens == 400
